@@ -1,0 +1,449 @@
+//! A workflow's definition: what starts it and which steps it takes. Reading one from JSON checks all that can be
+//! known without the connector catalogue; each error names its field by a JSON pointer.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error as _};
+use serde_json::{Map, Value};
+
+use crate::{ConnectionId, FieldError, Pointer, TenantId, WorkflowId};
+
+/// The largest definition, as JSON: a version is one item of the store (400 KB) and a worker keeps many in memory.
+pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
+const MAX_STEPS: usize = 200;
+const MAX_NAME_CHARS: usize = 200;
+const MAX_DESCRIPTION_CHARS: usize = 2_000;
+const MAX_STEP_TIMEOUT_MS: u64 = 240_000;
+const MAX_EXECUTION_TIMEOUT_S: u32 = 31_622_400;
+const MAX_ATTEMPTS: u32 = 25;
+const MAX_RETRY_DELAY_MS: u64 = 86_400_000;
+/// Names of an expression's scope that a step can't take.
+const RESERVED: [&str; 9] = ["trigger", "params", "steps", "item", "index", "run", "workflow", "tenant", "now"];
+
+/// A workflow's head: which version is current, and whether it runs at all.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Workflow {
+    /// The workflow's id.
+    pub id: WorkflowId,
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Name for display, from the current version.
+    pub name: String,
+    /// Whether its trigger starts runs.
+    pub active: bool,
+    /// The current version's number, from 1. A new one is made by each replacement.
+    pub version: u32,
+    /// Counts every change of this head, switching included; the `ETag`.
+    pub revision: u64,
+    /// The current version's trigger.
+    pub trigger: Trigger,
+    /// When the workflow was made.
+    pub created_at: Timestamp,
+    /// When it was last changed.
+    pub updated_at: Timestamp,
+}
+
+/// One immutable version of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Definition {
+    /// Name for display: 1 to 200 characters.
+    pub name: String,
+    /// What it is for: up to 2,000 characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// What starts it.
+    pub trigger: Trigger,
+    /// What it does, in this order: 1 to 200 steps.
+    pub steps: Vec<Step>,
+    /// Seconds after which a run is stopped, waits included; default 300, up to a year.
+    #[serde(default = "default_execution_timeout")]
+    pub execution_timeout: u32,
+}
+
+/// What starts a workflow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Trigger {
+    /// A request to `POST /api/webhooks/{workflow id}`.
+    Webhook {},
+    /// The clock.
+    Schedule {
+        /// The interval: a whole number with `m`, `h` or `d`, from `1m` to `365d`.
+        #[schema(value_type = String, examples("10m"))]
+        every: Every,
+    },
+}
+
+/// A schedule's interval: whole minutes, hours or days.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Every {
+    amount: u32,
+    unit: char,
+}
+
+impl Every {
+    /// The interval's length.
+    pub fn duration(self) -> Duration {
+        let minutes = match self.unit {
+            'd' => 24 * 60,
+            'h' => 60,
+            _ => 1,
+        };
+        Duration::from_secs(u64::from(self.amount) * minutes * 60)
+    }
+}
+
+impl fmt::Display for Every {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.amount, self.unit)
+    }
+}
+
+impl FromStr for Every {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let error = || format!("expected an interval such as \"10m\", \"2h\" or \"1d\" (1m to 365d), not {text:?}");
+        let unit = text.chars().last().filter(|unit| matches!(unit, 'm' | 'h' | 'd')).ok_or_else(error)?;
+        let digits = &text[..text.len() - 1];
+        if digits.is_empty() || digits.len() > 6 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(error());
+        }
+        let every = Self { amount: digits.parse().map_err(|_| error())?, unit };
+        if every.amount == 0 || every.duration() > Duration::from_secs(365 * 86_400) {
+            return Err(error());
+        }
+        Ok(every)
+    }
+}
+
+impl Serialize for Every {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Every {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// One action of a workflow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Step {
+    /// Names the step in expressions (`steps.<id>.output`): a lower-case letter, then up to 63 letters, digits or `_`.
+    pub id: String,
+    /// The action: `connector.action`, such as `slack.send_message`.
+    pub uses: String,
+    /// The credential that the action uses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<ConnectionId>,
+    /// The action's input; strings may hold `{{ expression }}`.
+    #[serde(default)]
+    pub with: Map<String, Value>,
+    /// What to do after a failed attempt.
+    #[serde(default)]
+    pub retry: RetryPolicy,
+    /// How long one attempt may take: 1 to 240,000 ms; default 30,000.
+    #[serde(default = "default_timeout_ms")]
+    pub timeout_ms: u64,
+    /// What a failure for good means for the run.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// What to do when a worker died during a call that must not be made twice.
+    #[serde(default)]
+    pub on_interrupted: OnInterrupted,
+}
+
+/// How often and after which delay a failed attempt is repeated. The delay grows exponentially and is drawn at random
+/// below that ("full jitter").
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryPolicy {
+    /// Attempts in all: 1 to 25; default 3.
+    pub max_attempts: u32,
+    /// Ceiling of the first delay: 1 to 86,400,000 ms; default 1,000.
+    pub initial_delay_ms: u64,
+    /// Factor from one ceiling to the next: 1 to 10; default 2.
+    pub multiplier: f64,
+    /// Ceiling of every delay: up to 86,400,000 ms; default 60,000.
+    pub max_delay_ms: u64,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { max_attempts: 3, initial_delay_ms: 1_000, multiplier: 2.0, max_delay_ms: 60_000 }
+    }
+}
+
+/// What a step's failure for good means for the run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The run fails; later steps are skipped.
+    #[default]
+    Stop,
+    /// The run goes on with the next step.
+    Continue,
+}
+
+/// What to do when a worker died during a call whose effect is unknown. Reads and calls under an idempotency key that
+/// the target honours are repeated whatever it says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnInterrupted {
+    /// Make the call again, under the same idempotency key.
+    #[default]
+    Retry,
+    /// Fail the step.
+    Fail,
+}
+
+fn default_execution_timeout() -> u32 {
+    300
+}
+
+fn default_timeout_ms() -> u64 {
+    30_000
+}
+
+impl Definition {
+    /// Reads and checks a definition.
+    ///
+    /// # Errors
+    /// Every error found, in the document's order; where the JSON has the wrong shape, the first of each part.
+    pub fn parse(document: &Value) -> Result<Self, Vec<FieldError>> {
+        let Value::Object(fields) = document else {
+            return Err(vec![FieldError::new(Pointer::root(), "expected a JSON object")]);
+        };
+        let mut errors = Vec::new();
+        for field in fields.keys() {
+            if !["name", "description", "trigger", "steps", "execution_timeout"].contains(&field.as_str()) {
+                errors.push(FieldError::new(Pointer::root().push(field), "unknown field; remove it"));
+            }
+        }
+        let name: Option<String> = member(fields, "name", None, &mut errors);
+        let description: Option<Option<String>> = member(fields, "description", Some(None), &mut errors);
+        let trigger: Option<Trigger> = member(fields, "trigger", None, &mut errors);
+        let steps = parse_steps(fields.get("steps"), &mut errors);
+        let execution_timeout =
+            member(fields, "execution_timeout", Some(default_execution_timeout()), &mut errors);
+        let definition = match (name, description, trigger, steps, execution_timeout) {
+            (Some(name), Some(description), Some(trigger), Some(steps), Some(execution_timeout))
+                if errors.is_empty() =>
+            {
+                Self { name, description, trigger, steps, execution_timeout }
+            }
+            _ => return Err(errors),
+        };
+        definition.check(&mut errors);
+        if errors.is_empty() { Ok(definition) } else { Err(errors) }
+    }
+
+    fn check(&self, errors: &mut Vec<FieldError>) {
+        let root = Pointer::root();
+        let mut ensure = |holds: bool, pointer: Pointer, detail: &str| {
+            if !holds {
+                errors.push(FieldError::new(pointer, detail));
+            }
+        };
+        let name_chars = self.name.trim().chars().count();
+        ensure((1..=MAX_NAME_CHARS).contains(&name_chars), root.push("name"), "must have 1 to 200 characters");
+        ensure(
+            self.description.as_ref().is_none_or(|text| text.chars().count() <= MAX_DESCRIPTION_CHARS),
+            root.push("description"),
+            "must have at most 2000 characters",
+        );
+        ensure(
+            (1..=MAX_EXECUTION_TIMEOUT_S).contains(&self.execution_timeout),
+            root.push("execution_timeout"),
+            "must be 1 to 31622400 seconds",
+        );
+        let steps = root.push("steps");
+        ensure((1..=MAX_STEPS).contains(&self.steps.len()), steps.clone(), "must have 1 to 200 steps");
+        let mut seen = HashSet::new();
+        for (index, step) in self.steps.iter().enumerate() {
+            let at = steps.push(index);
+            ensure(
+                is_step_id(&step.id),
+                at.push("id"),
+                "must be a lower-case letter, then up to 63 lower-case letters, digits or _",
+            );
+            ensure(
+                !RESERVED.contains(&step.id.as_str()),
+                at.push("id"),
+                "is reserved in expressions; choose another name",
+            );
+            ensure(seen.insert(step.id.as_str()), at.push("id"), "is the id of an earlier step; ids must be unique");
+            ensure(
+                (1..=MAX_STEP_TIMEOUT_MS).contains(&step.timeout_ms),
+                at.push("timeout_ms"),
+                "must be 1 to 240000 milliseconds",
+            );
+            let retry = at.push("retry");
+            ensure(
+                (1..=MAX_ATTEMPTS).contains(&step.retry.max_attempts),
+                retry.push("max_attempts"),
+                "must be 1 to 25",
+            );
+            ensure(
+                (1..=MAX_RETRY_DELAY_MS).contains(&step.retry.initial_delay_ms),
+                retry.push("initial_delay_ms"),
+                "must be 1 to 86400000 milliseconds",
+            );
+            ensure(
+                (1.0..=10.0).contains(&step.retry.multiplier),
+                retry.push("multiplier"),
+                "must be 1 to 10",
+            );
+            ensure(
+                (1..=MAX_RETRY_DELAY_MS).contains(&step.retry.max_delay_ms),
+                retry.push("max_delay_ms"),
+                "must be 1 to 86400000 milliseconds",
+            );
+        }
+    }
+}
+
+fn is_step_id(id: &str) -> bool {
+    id.len() <= 64
+        && id.starts_with(|c: char| c.is_ascii_lowercase())
+        && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+/// Reads one field; a missing one takes the default, or is an error where there is none.
+fn member<T: DeserializeOwned>(
+    fields: &Map<String, Value>,
+    name: &str,
+    default: Option<T>,
+    errors: &mut Vec<FieldError>,
+) -> Option<T> {
+    match fields.get(name) {
+        Some(value) => parse_at(value, Pointer::root().push(name), errors),
+        None => {
+            if default.is_none() {
+                errors.push(FieldError::new(Pointer::root().push(name), "is required"));
+            }
+            default
+        }
+    }
+}
+
+fn parse_steps(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Option<Vec<Step>> {
+    let at = Pointer::root().push("steps");
+    match value {
+        Some(Value::Array(steps)) => {
+            let parsed: Vec<_> = steps
+                .iter()
+                .enumerate()
+                .map(|(index, step)| parse_at(step, at.push(index), errors))
+                .collect();
+            parsed.into_iter().collect()
+        }
+        Some(_) => {
+            errors.push(FieldError::new(at, "expected a list of steps"));
+            None
+        }
+        None => {
+            errors.push(FieldError::new(at, "is required"));
+            None
+        }
+    }
+}
+
+fn parse_at<T: DeserializeOwned>(value: &Value, at: Pointer, errors: &mut Vec<FieldError>) -> Option<T> {
+    let error = match serde_path_to_error::deserialize(value) {
+        Ok(parsed) => return Some(parsed),
+        Err(error) => error,
+    };
+    let mut pointer = at;
+    for segment in error.path() {
+        use serde_path_to_error::Segment;
+        match segment {
+            Segment::Seq { index } => pointer = pointer.push(index),
+            Segment::Map { key } => pointer = pointer.push(key),
+            Segment::Enum { .. } | Segment::Unknown => {}
+        }
+    }
+    errors.push(FieldError::new(pointer, error.inner().to_string()));
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn minimal() -> Value {
+        json!({
+            "name": "Order alerts",
+            "trigger": {"type": "webhook"},
+            "steps": [{"id": "notify", "uses": "slack.send_message", "with": {"text": "Hello {{user.name}}!"}}],
+        })
+    }
+
+    fn errors_of(change: impl FnOnce(&mut Value)) -> Vec<(String, String)> {
+        let mut document = minimal();
+        change(&mut document);
+        Definition::parse(&document)
+            .expect_err("should not parse")
+            .into_iter()
+            .map(|error| (error.pointer.to_string(), error.detail))
+            .collect()
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let definition = Definition::parse(&minimal()).unwrap();
+        assert_eq!(definition.execution_timeout, 300);
+        assert_eq!(definition.steps[0].retry, RetryPolicy::default());
+        assert_eq!(definition.steps[0].timeout_ms, 30_000);
+        let again = serde_json::to_value(&definition).unwrap();
+        assert_eq!(Definition::parse(&again).unwrap(), definition);
+    }
+
+    #[test]
+    fn every_error_names_its_field() {
+        let pointers = |change: fn(&mut Value)| errors_of(change).into_iter().map(|(p, _)| p).collect::<Vec<_>>();
+        assert_eq!(pointers(|d| d["steps"][0]["with"] = json!("text")), ["/steps/0/with"]);
+        assert_eq!(pointers(|d| d["steps"][0]["usess"] = json!(1)), ["/steps/0/usess"]);
+        assert_eq!(pointers(|d| d["steps"][0]["retry"] = json!({"max_attempts": "many"})), ["/steps/0/retry/max_attempts"]);
+        assert_eq!(pointers(|d| d["steps"][0]["retry"] = json!({"max_attempts": 0})), ["/steps/0/retry/max_attempts"]);
+        assert_eq!(pointers(|d| d["steps"][0]["id"] = json!("trigger")), ["/steps/0/id"]);
+        assert_eq!(pointers(|d| d["steps"][0]["connection"] = json!("wf_1")), ["/steps/0/connection"]);
+        assert_eq!(pointers(|d| d["trigger"] = json!({"type": "schedule", "every": "0m"})), ["/trigger"]);
+        assert_eq!(pointers(|d| d["a/b"] = json!(1)), ["/a~1b"]);
+        assert_eq!(pointers(|d| d["name"] = json!(" ")), ["/name"]);
+        assert_eq!(
+            pointers(|d| {
+                d.as_object_mut().unwrap().remove("name");
+                d["steps"] = json!([]);
+            }),
+            ["/name"],
+            "shape errors come before the rest",
+        );
+        assert_eq!(pointers(|d| *d = json!([])), [""]);
+        let twice = |d: &mut Value| {
+            let step = d["steps"][0].clone();
+            d["steps"].as_array_mut().unwrap().push(step);
+        };
+        assert_eq!(errors_of(twice)[0].0, "/steps/1/id");
+    }
+
+    #[test]
+    fn intervals_are_whole_minutes_hours_or_days() {
+        assert_eq!("90m".parse::<Every>().unwrap().duration(), Duration::from_secs(5_400));
+        assert_eq!("1d".parse::<Every>().unwrap().to_string(), "1d");
+        for bad in ["", "m", "0m", "10s", "-1m", "1.5h", "366d", "9999999m", "1m ", "１m"] {
+            assert!(bad.parse::<Every>().is_err(), "{bad}");
+        }
+    }
+}

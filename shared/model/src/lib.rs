@@ -1,0 +1,26 @@
+//! The plain types of Tidegate and their validation: ids, workflow definitions, runs, messages, problems.
+//! No I/O, no clock, no randomness: times and entropy come in as arguments.
+
+mod connection;
+mod definition;
+mod id;
+mod identity;
+mod journal;
+mod message;
+mod payload;
+mod permission;
+mod pointer;
+mod run;
+
+pub use connection::Connection;
+pub use definition::{
+    Definition, Every, OnFailure, OnInterrupted, RetryPolicy, Step, Trigger, Workflow, MAX_DEFINITION_BYTES,
+};
+pub use id::{ConnectionId, IdError, RunId, TenantId, UserId, WorkflowId, RUN_SHARDS};
+pub use identity::{Tenant, User};
+pub use journal::{Entry, ErrorCode, StepError};
+pub use message::{Message, ScheduleMessage, StartMessage, TriggerInput, TriggerKind, WakeMessage};
+pub use payload::{BlobRef, Payload, INLINE_LIMIT_BYTES};
+pub use permission::{Permission, Role};
+pub use pointer::{FieldError, Pointer};
+pub use run::{Attempt, RunDetail, RunRow, RunStatus, StepRecord};

@@ -1,0 +1,71 @@
+//! The queue port: at-least-once delivery with SQS's semantics.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tidegate_model::TenantId;
+
+use crate::PortError;
+
+/// A durable queue with a dead-letter queue behind it.
+///
+/// What every implementation keeps to (the contract suite in `tests/queue.rs`):
+/// - `send` returns once the message is on durable storage; nothing acknowledged is lost by a crash.
+/// - A received message is invisible for the queue's visibility timeout and comes again unless it was deleted.
+/// - After `max_receive_count` receives it moves to the dead-letter queue.
+/// - Order is not kept; a group (tenant) with a backlog doesn't hold up another group's message.
+#[async_trait]
+pub trait Queue: Send + Sync {
+    /// Stores a message; returns once it is durable.
+    async fn send(&self, message: OutgoingMessage) -> Result<(), PortError>;
+
+    /// Takes up to `max` messages (1 to 10), waiting up to `wait` (at most 20 s) for the first.
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, PortError>;
+
+    /// Deletes a received message. Deleting one that is gone succeeds.
+    async fn delete(&self, receipt: &Receipt) -> Result<(), PortError>;
+
+    /// Sets when a received message becomes visible again, counted from now; zero hands it on at once. At most 12 h.
+    async fn change_visibility(&self, receipt: &Receipt, visible_in: Duration) -> Result<(), PortError>;
+
+    /// Moves up to `max` messages from the dead-letter queue back, their receive counts at zero; tells how many.
+    /// On SQS `Queue::send` of each body and then the deletion of the dead one: a crash between doubles, never loses.
+    async fn redrive(&self, max: usize) -> Result<usize, PortError>;
+
+    /// The dead-letter queue as a queue of its own: receive and delete work on it as here. `None` on a dead-letter queue.
+    fn dead_letters(&self) -> Option<&dyn Queue>;
+}
+
+/// A message to send.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutgoingMessage {
+    /// JSON text, at most 1 MiB (SQS's limit).
+    pub body: String,
+    /// Fairness group: `MessageGroupId` on SQS.
+    pub group: TenantId,
+    /// How long it stays invisible. SQS takes up to 15 minutes; for more use the scheduler.
+    pub delay: Duration,
+}
+
+impl OutgoingMessage {
+    /// A message that is visible at once.
+    pub fn new(group: TenantId, body: impl Into<String>) -> Self {
+        Self { body: body.into(), group, delay: Duration::ZERO }
+    }
+}
+
+/// A received message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceivedMessage {
+    /// What was sent.
+    pub body: String,
+    /// How often it has been received, this time included.
+    pub receive_count: u32,
+    /// Names this receipt of it.
+    pub receipt: Receipt,
+}
+
+/// Names one receipt of a message. An old receipt, of a message that has been received again since, deletes nothing
+/// and changes nothing on the embedded queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt(pub String);
