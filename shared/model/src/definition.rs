@@ -233,8 +233,7 @@ impl Definition {
         let description: Option<Option<String>> = member(fields, "description", Some(None), &mut errors);
         let trigger: Option<Trigger> = member(fields, "trigger", None, &mut errors);
         let steps = parse_steps(fields.get("steps"), &mut errors);
-        let execution_timeout =
-            member(fields, "execution_timeout", Some(default_execution_timeout()), &mut errors);
+        let execution_timeout = member(fields, "execution_timeout", Some(default_execution_timeout()), &mut errors);
         let definition = match (name, description, trigger, steps, execution_timeout) {
             (Some(name), Some(description), Some(trigger), Some(steps), Some(execution_timeout))
                 if errors.is_empty() =>
@@ -298,11 +297,7 @@ impl Definition {
                 retry.push("initial_delay_ms"),
                 "must be 1 to 86400000 milliseconds",
             );
-            ensure(
-                (1.0..=10.0).contains(&step.retry.multiplier),
-                retry.push("multiplier"),
-                "must be 1 to 10",
-            );
+            ensure((1.0..=10.0).contains(&step.retry.multiplier), retry.push("multiplier"), "must be 1 to 10");
             ensure(
                 (1..=MAX_RETRY_DELAY_MS).contains(&step.retry.max_delay_ms),
                 retry.push("max_delay_ms"),
@@ -340,11 +335,8 @@ fn parse_steps(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Option<Ve
     let at = Pointer::root().push("steps");
     match value {
         Some(Value::Array(steps)) => {
-            let parsed: Vec<_> = steps
-                .iter()
-                .enumerate()
-                .map(|(index, step)| parse_at(step, at.push(index), errors))
-                .collect();
+            let parsed: Vec<_> =
+                steps.iter().enumerate().map(|(index, step)| parse_at(step, at.push(index), errors)).collect();
             parsed.into_iter().collect()
         }
         Some(_) => {
@@ -415,7 +407,10 @@ mod tests {
         let pointers = |change: fn(&mut Value)| errors_of(change).into_iter().map(|(p, _)| p).collect::<Vec<_>>();
         assert_eq!(pointers(|d| d["steps"][0]["with"] = json!("text")), ["/steps/0/with"]);
         assert_eq!(pointers(|d| d["steps"][0]["usess"] = json!(1)), ["/steps/0/usess"]);
-        assert_eq!(pointers(|d| d["steps"][0]["retry"] = json!({"max_attempts": "many"})), ["/steps/0/retry/max_attempts"]);
+        assert_eq!(
+            pointers(|d| d["steps"][0]["retry"] = json!({"max_attempts": "many"})),
+            ["/steps/0/retry/max_attempts"]
+        );
         assert_eq!(pointers(|d| d["steps"][0]["retry"] = json!({"max_attempts": 0})), ["/steps/0/retry/max_attempts"]);
         assert_eq!(pointers(|d| d["steps"][0]["id"] = json!("trigger")), ["/steps/0/id"]);
         assert_eq!(pointers(|d| d["steps"][0]["connection"] = json!("wf_1")), ["/steps/0/connection"]);

@@ -168,7 +168,8 @@ mod tests {
     #[test]
     fn only_the_canonical_text_is_an_id() {
         let id = WorkflowId::new(at(1_700_000_000_000), [7; 10]).to_string();
-        for bad in [&id.to_uppercase(), &id[..34], &format!("{id}0"), &id.replace("wf_", "run_"), &"wf_".to_owned()[..]] {
+        for bad in [&id.to_uppercase(), &id[..34], &format!("{id}0"), &id.replace("wf_", "run_"), &"wf_".to_owned()[..]]
+        {
             assert!(bad.parse::<WorkflowId>().is_err(), "{bad}");
         }
         let hyphenated = format!("wf_{}", Uuid::from_bytes([1; 16]).hyphenated());

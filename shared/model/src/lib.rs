@@ -14,13 +14,13 @@ mod run;
 
 pub use connection::Connection;
 pub use definition::{
-    Definition, Every, OnFailure, OnInterrupted, RetryPolicy, Step, Trigger, Workflow, MAX_DEFINITION_BYTES,
+    Definition, Every, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted, RetryPolicy, Step, Trigger, Workflow,
 };
-pub use id::{ConnectionId, IdError, RunId, TenantId, UserId, WorkflowId, RUN_SHARDS};
+pub use id::{ConnectionId, IdError, RUN_SHARDS, RunId, TenantId, UserId, WorkflowId};
 pub use identity::{Tenant, User};
 pub use journal::{Entry, ErrorCode, StepError};
 pub use message::{Message, ScheduleMessage, StartMessage, TriggerInput, TriggerKind, WakeMessage};
-pub use payload::{BlobRef, Payload, INLINE_LIMIT_BYTES};
+pub use payload::{BlobRef, INLINE_LIMIT_BYTES, Payload};
 pub use permission::{Permission, Role};
 pub use pointer::{FieldError, Pointer};
 pub use run::{Attempt, RunDetail, RunRow, RunStatus, StepRecord};

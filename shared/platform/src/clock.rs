@@ -1,7 +1,7 @@
 //! Time and ids, through one place that tests can set.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
 use tidegate_model::{ConnectionId, RunId, TenantId, UserId, WorkflowId};

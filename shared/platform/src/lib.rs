@@ -30,10 +30,7 @@ pub struct PortError {
 
 impl PortError {
     /// Names the operation that failed.
-    pub fn new(
-        operation: impl Into<String>,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn new(operation: impl Into<String>, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self { operation: operation.into(), source: source.into() }
     }
 }
