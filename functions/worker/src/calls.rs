@@ -8,9 +8,7 @@ use serde_json::Value;
 use tidegate_connectors::{Need, action};
 use tidegate_egress::{Credential, OutboundRequest};
 use tidegate_engine::Call;
-use tidegate_model::{
-    Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId,
-};
+use tidegate_model::{Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId};
 use tidegate_telemetry::TraceContext;
 
 use crate::{Deps, Error};
@@ -71,8 +69,8 @@ async fn usable_connection(
 ) -> Result<Arc<Connection>, CallError> {
     let unusable = |message: String| CallError::Step(StepError::terminal(ErrorCode::ConnectionUnusable, message));
     let connection = deps.caches.connection(deps, tenant, id).await.map_err(CallError::Worker)?;
-    let connection = connection
-        .ok_or_else(|| unusable(format!("the connection {id} is gone; choose another one in the step")))?;
+    let connection =
+        connection.ok_or_else(|| unusable(format!("the connection {id} is gone; choose another one in the step")))?;
     if connection.connector != connector {
         let is = &connection.connector;
         return Err(unusable(format!("the connection {id} is for `{is}`, but the step needs one for `{connector}`")));

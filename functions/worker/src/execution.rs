@@ -85,15 +85,11 @@ pub(crate) async fn give_up(
     let row = &claimed.row;
     let definition = deps.caches.definition(deps, row.tenant, row.workflow, row.version).await;
     let steps = match definition.map_err(Conflict::Error)? {
-        Some(definition) => records(&definition, &entries, true),
+        Some(definition) => records(&definition, &entries, RunStatus::Failed),
         None => Vec::new(),
     };
-    let row = RunRow {
-        status: RunStatus::Failed,
-        finished_at: Some(deps.clock.now()),
-        error: Some(error),
-        ..claimed.row
-    };
+    let row =
+        RunRow { status: RunStatus::Failed, finished_at: Some(deps.clock.now()), error: Some(error), ..claimed.row };
     let detail = RunDetail { trigger: claimed.input, steps };
     write_final(deps, expected, &row, detail).await.map_err(|error| match error {
         FinalError::Replace(error) => lost_to(error),
@@ -148,19 +144,7 @@ impl<'a> Execution<'a> {
             started_at: row.started_at,
         };
         let stored = entries.len();
-        Ok(Self {
-            deps,
-            invocation,
-            row,
-            definition,
-            facts,
-            trigger,
-            body,
-            entries,
-            outputs,
-            stored,
-            position,
-        })
+        Ok(Self { deps, invocation, row, definition, facts, trigger, body, entries, outputs, stored, position })
     }
 
     fn decide(&self) -> Decision {
@@ -195,7 +179,8 @@ impl<'a> Execution<'a> {
             _ => None,
         };
         if let Some((step, attempt, input)) = begun.or_else(first) {
-            let repeatable = self.definition.steps.iter().any(|s| s.id == step && calls::is_repeatable(&s.uses, &input));
+            let repeatable =
+                self.definition.steps.iter().any(|s| s.id == step && calls::is_repeatable(&s.uses, &input));
             self.entries.push(Entry::Interrupted { step, attempt, at: self.deps.clock.now(), repeatable });
         }
     }
@@ -293,7 +278,7 @@ impl<'a> Execution<'a> {
             wake_at: None,
             ..self.row.clone()
         };
-        let steps = records(&self.definition, &self.entries, true);
+        let steps = records(&self.definition, &self.entries, row.status);
         let detail = RunDetail { trigger: Some(self.trigger.clone()), steps };
         write_final(self.deps, &self.row, &row, detail).await.map_err(|error| match error {
             FinalError::Replace(error) => error.into(),
@@ -348,14 +333,10 @@ enum FinalError {
 
 /// Writes a final row with its detail. The run's blobs move to where they expire with it; a worker that dies after
 /// that and before the row is written leaves a run that still finds them ([`load`]).
-async fn write_final(
-    deps: &Deps,
-    expected: &RunRow,
-    row: &RunRow,
-    mut detail: RunDetail,
-) -> Result<(), FinalError> {
+async fn write_final(deps: &Deps, expected: &RunRow, row: &RunRow, mut detail: RunDetail) -> Result<(), FinalError> {
     let payloads = detail.trigger.iter_mut().map(|trigger| &mut trigger.body);
-    let payloads = payloads.chain(detail.steps.iter_mut().flat_map(|step| step.input.iter_mut().chain(&mut step.output)));
+    let payloads =
+        payloads.chain(detail.steps.iter_mut().flat_map(|step| step.input.iter_mut().chain(&mut step.output)));
     for payload in payloads {
         if let Payload::Blob(blob) = payload {
             let kept = kept_key(&blob.key);

@@ -171,7 +171,9 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
     if row.claims > MAX_CLAIMS {
         let error = StepError::terminal(
             ErrorCode::WorkerCrashed,
-            format!("the worker died {MAX_CLAIMS} times on this run without finishing a step; see the log of these times"),
+            format!(
+                "the worker died {MAX_CLAIMS} times on this run without finishing a step; see the log of these times"
+            ),
         );
         let claimed = Claimed { row, input, journal };
         return match execution::give_up(deps, old, claimed, error).await {
@@ -252,10 +254,9 @@ async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Op
         );
         return Ok(None);
     };
-    let planned: Timestamp = firing
-        .scheduled_time
-        .parse()
-        .map_err(|error| Error::Corrupt(format!("a firing's time {:?} can't be read: {error}", firing.scheduled_time)))?;
+    let planned: Timestamp = firing.scheduled_time.parse().map_err(|error| {
+        Error::Corrupt(format!("a firing's time {:?} can't be read: {error}", firing.scheduled_time))
+    })?;
     let body = json!({"scheduled_time": firing.scheduled_time});
     Ok(Some(StartMessage {
         run_id: firing_run_id(firing, planned),
@@ -287,7 +288,10 @@ async fn give_up_unclaimed(
     let key = keep_dead_letter(deps, &start.tenant_id.to_string(), &received.body).await?;
     let error = StepError::terminal(
         ErrorCode::DeadLettered,
-        format!("the run's message could not be handled in {} tries; its body is kept as {key}", received.receive_count),
+        format!(
+            "the run's message could not be handled in {} tries; its body is kept as {key}",
+            received.receive_count
+        ),
     );
     let row = RunRow {
         status: RunStatus::Failed,

@@ -5,8 +5,8 @@ use tidegate_model::{Attempt, Definition, Entry, ErrorCode, RunStatus, StepError
 use crate::decision::{StepState, step_state};
 
 /// What happened in each step, in the definition's order. Steps not reached are `queued` while the run goes on and
-/// `skipped` once it is final.
-pub fn records(definition: &Definition, entries: &[Entry], run_is_final: bool) -> Vec<StepRecord> {
+/// `skipped` once it is final; the step that a final run broke off in has the run's status.
+pub fn records(definition: &Definition, entries: &[Entry], run: RunStatus) -> Vec<StepRecord> {
     definition
         .steps
         .iter()
@@ -15,9 +15,9 @@ pub fn records(definition: &Definition, entries: &[Entry], run_is_final: bool) -
                 id: step.id.clone(),
                 uses: step.uses.clone(),
                 status: match step_state(step, entries) {
-                    StepState::Fresh if run_is_final => RunStatus::Skipped,
+                    StepState::Fresh if run.is_final() => RunStatus::Skipped,
                     StepState::Fresh => RunStatus::Queued,
-                    StepState::InFlight { .. } | StepState::Retry { .. } if run_is_final => RunStatus::Cancelled,
+                    StepState::InFlight { .. } | StepState::Retry { .. } if run.is_final() => run,
                     StepState::InFlight { .. } => RunStatus::Running,
                     StepState::Retry { .. } => RunStatus::Waiting,
                     StepState::Succeeded => RunStatus::Succeeded,
