@@ -92,17 +92,7 @@ fn explain_choice(
     skip: fn(&str) -> bool,
     errors: &mut Vec<FieldError>,
 ) {
-    let missing: Option<Vec<&str>> = alternatives
-        .iter()
-        .map(|errors| match errors.as_slice() {
-            [only] => match only.kind() {
-                ValidationErrorKind::Required { property } => property.as_str(),
-                #[expect(clippy::wildcard_enum_match_arm, reason = "only absent fields are told together")]
-                _ => None,
-            },
-            _ => None,
-        })
-        .collect();
+    let missing: Option<Vec<&str>> = alternatives.iter().map(|errors| missing_field(errors)).collect();
     if let Some(fields) = missing {
         errors.push(FieldError::new(at, format!("needs at least one of {}", fields.join(", "))));
         return;
@@ -118,6 +108,12 @@ fn explain_choice(
         }
         _ => errors.push(FieldError::new(at, "has none of the forms that are allowed here")),
     }
+}
+
+/// The field whose absence is all that is wrong.
+fn missing_field<'e>(errors: &'e [ValidationError<'static>]) -> Option<&'e str> {
+    let [only] = errors else { return None };
+    if let ValidationErrorKind::Required { property } = only.kind() { property.as_str() } else { None }
 }
 
 fn expected_type(kind: &TypeKind) -> String {

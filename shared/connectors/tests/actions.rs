@@ -1,5 +1,7 @@
 //! What the catalogue's actions take, the requests they make, and how they read the answers that the vendors document.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
