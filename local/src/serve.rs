@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::parts::Parts;
 use crate::settings::Serve;
-use crate::{demo, workers};
+use crate::{demo, pages, workers};
 
 /// How long runs in flight may take to end when the process is asked to stop; what is left is resumed by the next one.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -22,7 +22,7 @@ const BLOB_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let parts = Parts::open(&settings).await?;
     let worker = parts.worker(&settings)?;
-    let mut router = parts.api()?.into_router(parts.ids.clone());
+    let mut router = parts.api()?.into_router(parts.ids.clone()).merge(pages::errors());
 
     let listener = TcpListener::bind(settings.address())
         .await
