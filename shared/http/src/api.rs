@@ -215,7 +215,10 @@ fn empty_document() -> OpenApi {
         .build();
     let problem = ResponseBuilder::new()
         .description("A problem document (RFC 9457).")
-        .content("application/problem+json", ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build())
+        .content(
+            "application/problem+json",
+            ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build(),
+        )
         .build();
     let components = ComponentsBuilder::new()
         .schema_from::<Document<'static>>()

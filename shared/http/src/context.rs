@@ -80,9 +80,11 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
 
     /// The context of the request; outside a served router, one of its own.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| {
-            Self::new(&parts.headers, &Ids::new(tidegate_platform::Clock::system()))
-        }))
+        Ok(parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_else(|| Self::new(&parts.headers, &Ids::new(tidegate_platform::Clock::system()))))
     }
 }
 
@@ -96,8 +98,11 @@ pub(crate) async fn surround(State(ids): State<Ids>, mut request: Request, next:
     let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(context.span.clone()).await;
     // The panic hook has already logged where and why.
     let mut response = handled.unwrap_or_else(|_| {
-        Problem::new(ProblemCode::Internal, "Something went wrong on our side. It has been recorded under the request id.")
-            .into_response()
+        Problem::new(
+            ProblemCode::Internal,
+            "Something went wrong on our side. It has been recorded under the request id.",
+        )
+        .into_response()
     });
 
     let problem = response.extensions_mut().remove::<Problem>();

@@ -161,10 +161,11 @@ impl<T: Serialize> IntoResponse for Created<T> {
 pub struct ETag(pub u64);
 
 impl IntoResponseParts for ETag {
-    type Error = http::header::InvalidHeaderValue;
+    type Error = Problem;
 
     fn into_response_parts(self, mut parts: ResponseParts) -> Result<ResponseParts, Self::Error> {
-        parts.headers_mut().insert(ETAG, HeaderValue::try_from(format!("\"{}\"", self.0))?);
+        let tag = HeaderValue::try_from(format!("\"{}\"", self.0)).map_err(|error| Problem::internal(&error))?;
+        parts.headers_mut().insert(ETAG, tag);
         Ok(parts)
     }
 }

@@ -240,7 +240,7 @@ impl IntoResponse for Problem {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(after) = self.0.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000) as u64));
+            headers.insert(RETRY_AFTER, HeaderValue::from(after.as_secs() + u64::from(after.subsec_nanos() > 0)));
         }
         response.extensions_mut().insert(self);
         response
@@ -258,9 +258,10 @@ impl From<tidegate_store::Error> for Problem {
     fn from(error: tidegate_store::Error) -> Self {
         use tidegate_store::Error;
         match error {
-            Error::Conflict { .. } => {
-                Self::new(ProblemCode::Conflict, "Somebody else changed this at the same moment. Read it and try again.")
-            }
+            Error::Conflict { .. } => Self::new(
+                ProblemCode::Conflict,
+                "Somebody else changed this at the same moment. Read it and try again.",
+            ),
             Error::InvalidCursor => Self::new(
                 ProblemCode::InvalidCursor,
                 "The cursor is not from this list. Take `next_cursor` from the page before, with the same parameters.",
