@@ -43,7 +43,7 @@ pub struct Action {
     /// Its name for display.
     pub title: &'static str,
     /// Whether it takes a connection.
-    pub connection: SecretUse,
+    pub connection: Need,
     /// Whether it only reads.
     pub effect: EffectRule,
     /// Whether the target honours an idempotency key, so that a call in doubt may be repeated under the same one.
@@ -58,9 +58,9 @@ pub struct Action {
 
 /// Whether an action takes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretUse {
+pub enum Need {
     /// It can't be called without one.
-    Needed,
+    Required,
     /// It can be called with or without one.
     Optional,
 }
@@ -124,7 +124,7 @@ static SLACK_ACTIONS: [Action; 1] = [Action {
     name: "slack.send_message",
     connector: "slack",
     title: "Send a message",
-    connection: SecretUse::Needed,
+    connection: Need::Required,
     effect: EffectRule::Writes,
     idempotent: false,
     input: Schema::new(
@@ -188,7 +188,7 @@ static DISCORD_ACTIONS: [Action; 1] = [Action {
     name: "discord.send_message",
     connector: "discord",
     title: "Send a message",
-    connection: SecretUse::Needed,
+    connection: Need::Required,
     effect: EffectRule::Writes,
     idempotent: false,
     input: Schema::new(
@@ -270,7 +270,7 @@ static HTTP_ACTIONS: [Action; 1] = [Action {
     name: "http.request",
     connector: "http",
     title: "Send a request",
-    connection: SecretUse::Optional,
+    connection: Need::Optional,
     effect: EffectRule::ByMethod,
     idempotent: false,
     input: Schema::new(
@@ -433,7 +433,7 @@ impl Action {
     }
 
     /// Whether a call with this input only reads.
-    pub fn effect_of(&self, input: &Value) -> Effect {
+    pub fn effect(&self, input: &Value) -> Effect {
         match self.effect {
             EffectRule::Writes => Effect::Write,
             EffectRule::ByMethod => {

@@ -10,7 +10,7 @@ mod request;
 mod schema;
 
 pub use catalogue::{
-    Action, AnswerShape, Connector, EffectRule, ErrorText, HostRule, RequestShape, SecretUse, action, actions,
+    Action, AnswerShape, Connector, EffectRule, ErrorText, HostRule, RequestShape, Need, action, actions,
     connector, connectors, nearest_action,
 };
 pub use input::{validate_step_input, validate_step_input_of};

@@ -8,7 +8,7 @@ use tidegate_egress::{Auth, Effect};
 use tidegate_model::{ErrorCode, FieldError, Pointer, StepError};
 use url::Url;
 
-use crate::{Action, RequestShape, SecretUse};
+use crate::{Action, RequestShape, Need};
 
 /// What an action says of its request; timeout, idempotency key and trace context are the caller's.
 #[derive(Debug)]
@@ -33,14 +33,14 @@ impl Action {
     /// # Errors
     /// `input_invalid`, naming the field by its pointer; `connection_unusable` where there must be one.
     pub fn request(&self, input: &Value, connected: bool) -> Result<RequestParts, StepError> {
-        if self.connection == SecretUse::Needed && !connected {
+        if self.connection == Need::Required && !connected {
             return Err(StepError::terminal(
                 ErrorCode::ConnectionUnusable,
                 format!("{} needs a connection of the connector {:?}; name one in the step", self.name, self.connector),
             ));
         }
         self.check_input(input)?;
-        let effect = self.effect_of(input);
+        let effect = self.effect(input);
         match self.request {
             RequestShape::PostToSecretUrl { field } => Ok(RequestParts {
                 method: Method::POST,
