@@ -11,9 +11,8 @@ const MAX_MEDIA_TYPE_BYTES: usize = 127;
 /// The request's media type in lower case, without parameters; one that is no media type counts as none.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     let text = headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
-    let is_token = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b))
-    };
+    let is_token =
+        |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
     let is_media_type = text.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
     (is_media_type && text.len() <= MAX_MEDIA_TYPE_BYTES).then(|| text.to_ascii_lowercase())
 }

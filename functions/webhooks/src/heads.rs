@@ -63,7 +63,8 @@ impl Heads {
             let head = store.workflows().get_public(id).await?.map(Head::from);
             Ok(Known { head, read_at })
         };
-        let known = self.known.try_get_with(id, read).await.map_err(|error: Arc<Error>| Problem::unavailable(&*error))?;
+        let known =
+            self.known.try_get_with(id, read).await.map_err(|error: Arc<Error>| Problem::unavailable(&*error))?;
         Ok(known.head)
     }
 }

@@ -162,9 +162,11 @@ fn check(body: &CreateConnection) -> Result<Vec<String>, Vec<FieldError>> {
     };
     let secret_errors = connector.validate_secret(&body.data);
     let secret_is_valid = secret_errors.is_empty();
-    errors.extend(secret_errors.into_iter().map(|error| {
-        FieldError::new(Pointer::from(format!("/data{}", error.pointer).as_str()), error.detail)
-    }));
+    errors.extend(
+        secret_errors
+            .into_iter()
+            .map(|error| FieldError::new(Pointer::from(format!("/data{}", error.pointer).as_str()), error.detail)),
+    );
     let hosts = if secret_is_valid { connector.hosts_of(&body.data, &body.hosts) } else { Ok(Vec::new()) };
     match hosts {
         Ok(hosts) if errors.is_empty() => Ok(hosts),

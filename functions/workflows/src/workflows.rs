@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_http::permission::{WorkflowsRead, WorkflowsWrite};
 use tidegate_http::{
-    Caller, Created, ETag, IfMatch, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Raw, RequestContext, Time,
+    Caller, Created, ETag, IfMatch, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Raw, RequestContext,
+    Time,
 };
 use tidegate_model::{
     Definition, FieldError, MAX_DEFINITION_BYTES, Pointer, Step, TenantId, Trigger, Workflow, WorkflowId,

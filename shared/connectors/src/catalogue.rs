@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::Value;
-use tidegate_egress::Effect;
+use tidegate_egress::{Effect, is_reserved_header};
 use tidegate_model::{FieldError, Pointer};
 use url::{Host, Url};
 
@@ -495,9 +495,12 @@ fn header_error(secret: &Value) -> Option<FieldError> {
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             return Some(FieldError::new("/name".into(), "is not a header's name"));
         }
-        if crate::request::is_connection_header(name) {
+        if is_reserved_header(name) {
             return Some(FieldError::new("/name".into(), "is set by the connection itself; choose another header"));
         }
+    }
+    if text("username").is_some_and(|name| name.contains(':')) {
+        return Some(FieldError::new("/username".into(), "must not have a colon: basic authentication can't carry it"));
     }
     let carried = |field: &str| text(field).is_none_or(|value| http::HeaderValue::from_str(value).is_ok());
     ["token", "value"]

@@ -1,14 +1,16 @@
 //! Makes a request of an action and its filled-in input.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
-use tidegate_egress::{Auth, Effect};
+use tidegate_egress::{Auth, Effect, OutboundRequest, is_reserved_header};
 use tidegate_model::{ErrorCode, FieldError, Pointer, StepError};
 use url::Url;
 
-use crate::{Action, RequestShape, Need};
+use crate::{Action, Need, RequestShape};
 
 /// What an action says of its request; timeout, idempotency key and trace context are the caller's.
 #[derive(Debug)]
@@ -25,6 +27,19 @@ pub struct RequestParts {
     pub effect: Effect,
     /// Where the connection's secret goes.
     pub auth: Auth,
+}
+
+impl RequestParts {
+    /// The whole request.
+    pub fn into_request(
+        self,
+        timeout: Duration,
+        idempotency_key: Option<String>,
+        traceparent: Option<String>,
+    ) -> OutboundRequest {
+        let Self { method, url, headers, body, effect, auth } = self;
+        OutboundRequest { method, url, headers, body, timeout, effect, auth, idempotency_key, traceparent }
+    }
 }
 
 impl Action {
@@ -61,25 +76,6 @@ impl Action {
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Headers that belong to the connection or to the framing of the message (RFC 9110, section 7.6.1).
-pub(crate) fn is_connection_header(name: &str) -> bool {
-    const NAMES: [&str; 12] = [
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    NAMES.iter().any(|connection| name.eq_ignore_ascii_case(connection))
-}
-
 fn http_request(input: &Value, effect: Effect, auth: Auth) -> Result<RequestParts, FieldError> {
     let text = |field: &str| input.get(field).and_then(Value::as_str);
     let at = |field: &str| Pointer::root().push(field);
@@ -104,7 +100,7 @@ fn http_request(input: &Value, effect: Effect, auth: Auth) -> Result<RequestPart
         let at = at("headers").push(name);
         let parsed = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| FieldError::new(at.clone(), "is not a header's name"))?;
-        if is_connection_header(name) {
+        if is_reserved_header(name) {
             return Err(FieldError::new(at, "is set by the connection itself; remove it"));
         }
         let value = HeaderValue::from_str(&scalar(value))
