@@ -1,6 +1,7 @@
 //! A whole world for a worker: embedded store and queue in memory, a clock that stands still, a target that records its
 //! calls, and a way to let the worker die between any two of its writes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -256,8 +257,8 @@ impl World {
     }
 
     /// How many calls the database got, by what they do.
-    pub(crate) fn store_calls(&self) -> Vec<(String, u64)> {
-        self.embedded.meter().calls()
+    pub(crate) fn store_calls(&self) -> BTreeMap<String, u64> {
+        self.embedded.meter.all_calls()
     }
 }
 
