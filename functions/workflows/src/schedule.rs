@@ -5,7 +5,6 @@
 //! removes the timer before the head, and once more after it. A firing that finds its workflow inactive or gone is
 //! dropped by the worker.
 
-use jiff::{SignedDuration, Timestamp};
 use tidegate_model::{Message, ScheduleMessage, TenantId, Trigger, Workflow, WorkflowId};
 use tidegate_platform::PortError;
 use tidegate_platform::scheduler::{SCHEDULED_TIME, Timer, When};
@@ -17,7 +16,6 @@ use crate::Deps;
 pub(crate) async fn apply(deps: &Deps, workflow: &Workflow) -> Result<(), PortError> {
     match (&workflow.trigger, workflow.active) {
         (Trigger::Schedule { every }, true) => {
-            let interval = every.duration();
             let message = Message::Schedule(ScheduleMessage {
                 tenant_id: workflow.tenant,
                 workflow_id: workflow.id,
@@ -25,8 +23,7 @@ pub(crate) async fn apply(deps: &Deps, workflow: &Workflow) -> Result<(), PortEr
             });
             let body = serde_json::to_string(&message)
                 .map_err(|error| PortError::new(format!("write the message of {}", workflow.id), error))?;
-            let from = last_beat(workflow.created_at, interval, deps.clock.now());
-            let when = When::Every { interval, from };
+            let when = When::Every { interval: every.duration(), from: workflow.created_at };
             deps.scheduler.put(Timer { tenant: workflow.tenant, name: workflow.id.to_string(), when, body }).await
         }
         (Trigger::Schedule { .. } | Trigger::Webhook {}, _) => remove(deps, workflow.tenant, workflow.id).await,
@@ -41,29 +38,4 @@ pub(crate) fn concerns(before: &Workflow, after: &Workflow) -> bool {
 /// Removes a workflow's timer, if it has one.
 pub(crate) async fn remove(deps: &Deps, tenant: TenantId, id: WorkflowId) -> Result<(), PortError> {
     deps.scheduler.delete(tenant, &id.to_string()).await
-}
-
-/// The latest multiple of the interval since the start that isn't after now.
-fn last_beat(start: Timestamp, interval: std::time::Duration, now: Timestamp) -> Timestamp {
-    let interval_ms = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(1);
-    let beats = now.as_millisecond().saturating_sub(start.as_millisecond()).max(0) / interval_ms;
-    start.saturating_add(SignedDuration::from_millis(beats * interval_ms)).unwrap_or(start)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn intervals_are_counted_from_the_workflows_creation() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        let beat = |now| last_beat(at("2026-11-20T10:00:30Z"), Duration::from_secs(600), at(now));
-        assert_eq!(beat("2026-11-20T10:00:30Z"), at("2026-11-20T10:00:30Z"));
-        assert_eq!(beat("2026-11-20T10:10:29Z"), at("2026-11-20T10:00:30Z"));
-        assert_eq!(beat("2026-11-20T10:10:30Z"), at("2026-11-20T10:10:30Z"));
-        assert_eq!(beat("2026-11-21T10:05:00Z"), at("2026-11-21T10:00:30Z"));
-        assert_eq!(beat("2026-11-20T09:00:00Z"), at("2026-11-20T10:00:30Z"), "a clock that went back");
-    }
 }
