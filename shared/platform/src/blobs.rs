@@ -1,12 +1,16 @@
-//! The blob port: values too large for rows and messages.
+//! The blob port: values too large for rows and messages. Two implementations, [`folder`] and [`s3`], pass one contract
+//! suite (`tests/blobs.rs`).
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::PortError;
 
+pub mod folder;
+pub mod s3;
+
 /// Stores bytes under keys. A key is `{lifetime}/{tenant}/…`, made of letters, digits, `-`, `_`, `.` and `/`; one with
-/// an empty, `.` or `..` segment is refused.
+/// an empty, `.` or `..` segment, a segment over 200 bytes or over 900 bytes in all is refused.
 #[async_trait]
 pub trait Blobs: Send + Sync {
     /// Stores bytes; returns once they are durable. An existing blob is replaced whole.
@@ -15,7 +19,7 @@ pub trait Blobs: Send + Sync {
     /// The bytes, or `None` where there is no such blob.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError>;
 
-    /// Moves a blob. Repeating a move that has happened succeeds.
+    /// Moves a blob, replacing what is there. Repeating a move that has happened succeeds; moving what never was fails.
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError>;
 
     /// Removes a blob. Removing one that is gone succeeds.
@@ -26,3 +30,23 @@ pub trait Blobs: Send + Sync {
 pub const LIVE: &str = "live";
 /// The lifetime of blobs of final runs: they expire with the run's row.
 pub const KEPT: &str = "kept";
+
+/// A blob's key that the port refuses.
+#[derive(Debug, thiserror::Error)]
+#[error("{key:?} is not a blob's key: letters, digits, `-`, `_` and `.` between slashes")]
+struct KeyError {
+    key: String,
+}
+
+fn check_key(operation: &str, key: &str) -> Result<(), PortError> {
+    let is_segment = |segment: &str| {
+        !matches!(segment, "" | "." | "..")
+            && segment.len() <= 200
+            && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    };
+    if key.len() <= 900 && key.split('/').all(is_segment) {
+        return Ok(());
+    }
+    let key = key.chars().take(100).collect();
+    Err(PortError::new(format!("{operation} blob"), KeyError { key }))
+}

@@ -1,9 +1,14 @@
-//! The key service port: wraps and unwraps data keys.
+//! The key service port: wraps and unwraps data keys. Two implementations, [`key_file`] and [`kms`], pass one contract
+//! suite (`tests/key_service.rs`).
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use crate::PortError;
+
+pub(crate) mod cipher;
+pub mod key_file;
+pub mod kms;
 
 /// A 256-bit key in the clear; wiped when dropped.
 pub type PlainKey = Zeroizing<[u8; 32]>;
@@ -17,8 +22,8 @@ pub trait KeyService: Send + Sync {
     /// Opens a wrapped key.
     ///
     /// # Errors
-    /// The key was tampered with, was wrapped under another context or another master key, or the service is away.
-    async fn unwrap_data_key(&self, wrapped: &[u8], context: &KeyContext) -> Result<PlainKey, PortError>;
+    /// [`UnwrapError`] tells a key that no repetition will open from a service that is away.
+    async fn unwrap_data_key(&self, wrapped: &[u8], context: &KeyContext) -> Result<PlainKey, UnwrapError>;
 }
 
 /// What a data key is for: the KMS encryption context
@@ -29,4 +34,26 @@ pub struct KeyContext {
     pub tenant: String,
     /// `purpose`: `connections`, `signing`.
     pub purpose: String,
+}
+
+/// Why a wrapped key was not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum UnwrapError {
+    /// The wrapped key was changed, or wrapped under another context or another master key.
+    #[error("the data key of {tenant} for {purpose} was changed, or wrapped under another context or master key")]
+    Refused {
+        /// The context's tenant.
+        tenant: String,
+        /// The context's purpose.
+        purpose: String,
+    },
+    /// The key service could not be asked, or may not be used as it is set up; later it may succeed.
+    #[error(transparent)]
+    Unavailable(#[from] PortError),
+}
+
+impl UnwrapError {
+    fn refused(context: &KeyContext) -> Self {
+        Self::Refused { tenant: context.tenant.clone(), purpose: context.purpose.clone() }
+    }
 }

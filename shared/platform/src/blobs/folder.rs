@@ -1,0 +1,269 @@
+//! Blobs as files under one folder.
+//!
+//! The blob `a/b` is the file `a/b=`: since no key holds `=`, the blob `a/b` and the folder of the blob `a/b/c` don't
+//! meet. Bytes are written and fsynced under a name of their own in `=new`, then renamed: a reader sees all or nothing.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Blobs, KEPT, check_key};
+use crate::{Clock, PortError};
+
+/// Blobs in a folder. Symbolic links below it are refused, not followed. The file system should tell upper from lower
+/// case where keys differ in that alone.
+#[derive(Debug, Clone)]
+pub struct FolderBlobs {
+    root: Arc<Path>,
+    clock: Clock,
+    folders: Arc<RwLock<()>>,
+    unnamed: Arc<AtomicU64>,
+}
+
+impl FolderBlobs {
+    /// Opens the folder, making it where needed, and drops what an interrupted `put` left. The folder must belong to
+    /// this process alone. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The folder can't be made or read.
+    pub fn open(root: &Path, clock: Clock) -> Result<Self, PortError> {
+        let open = || -> io::Result<PathBuf> {
+            fs::create_dir_all(root)?;
+            let root = root.canonicalize()?;
+            match fs::remove_dir_all(root.join(NEW)) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+            fs::create_dir(root.join(NEW))?;
+            sync(&root)?;
+            Ok(root)
+        };
+        let root = open().map_err(|error| PortError::new(format!("open the blob folder {}", root.display()), error))?;
+        Ok(Self { root: root.into(), clock, folders: Arc::default(), unnamed: Arc::default() })
+    }
+
+    /// Removes blobs of the lifetime [`KEPT`] that were stored or moved there before a time: what a lifecycle rule does
+    /// on S3. Returns how many.
+    ///
+    /// # Errors
+    /// The folder can't be read or a blob can't be removed.
+    pub async fn sweep_kept(&self, before: Timestamp) -> Result<usize, PortError> {
+        let blobs = self.clone();
+        blocking("sweep blobs", move || blobs.sweep(&blobs.root.join(KEPT), before.into())).await
+    }
+
+    fn put_file(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
+        let unnamed = self.root.join(NEW).join(self.unnamed.fetch_add(1, Ordering::Relaxed).to_string());
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&unnamed)?;
+        let stored = file
+            .write_all(bytes)
+            .and_then(|()| file.set_modified(self.clock.now().into()))
+            .and_then(|()| file.sync_all())
+            .and_then(|()| self.place(&unnamed, key));
+        if stored.is_err() {
+            // The first error matters; what is left here goes at the next start.
+            drop(fs::remove_file(&unnamed));
+        }
+        stored
+    }
+
+    fn get_file(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
+        match self.existing(key).and_then(fs::read) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            read => read.map(Some),
+        }
+    }
+
+    fn rename_file(&self, from: &str, to: &str) -> io::Result<()> {
+        match self.move_file(from, to) {
+            // Moved already, or never there.
+            Err(error) if error.kind() == ErrorKind::NotFound => self.existing(to).map(drop),
+            moved => moved,
+        }
+    }
+
+    fn move_file(&self, from: &str, to: &str) -> io::Result<()> {
+        let source = self.existing(from)?;
+        if from == to {
+            return Ok(());
+        }
+        File::open(&source)?.set_modified(self.clock.now().into())?;
+        self.place(&source, to)?;
+        self.left(&source)
+    }
+
+    fn delete_file(&self, key: &str) -> io::Result<()> {
+        let path = match self.existing(key) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            found => found?,
+        };
+        self.remove(&path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            removed => removed?,
+        }
+        self.left(path)
+    }
+
+    /// Makes it durable that a blob is gone from a place, and removes the folders that it leaves empty.
+    fn left(&self, path: &Path) -> io::Result<()> {
+        let _exclusive = self.folders.write().unwrap_or_else(PoisonError::into_inner);
+        for folder in path.ancestors().skip(1) {
+            if folder == &*self.root || folder.parent() == Some(&self.root) {
+                return sync(folder);
+            }
+            match fs::remove_dir(folder) {
+                // Another blob that left it removed it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => return sync(folder),
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves a file to the key's place, for good. Folders come and go only under the exclusive lock: one that is found
+    /// under the shared lock is durable and stays.
+    fn place(&self, file: &Path, key: &str) -> io::Result<()> {
+        let rename = |path: PathBuf| fs::rename(file, &path).and_then(|()| sync_parent(&path));
+        let shared = self.folders.read().unwrap_or_else(PoisonError::into_inner);
+        match self.checked(key) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            checked => return rename(checked?),
+        }
+        drop(shared);
+        let _exclusive = self.folders.write().unwrap_or_else(PoisonError::into_inner);
+        self.make_folders(key).and_then(rename)
+    }
+
+    fn make_folders(&self, key: &str) -> io::Result<PathBuf> {
+        let mut path = self.root.to_path_buf();
+        let (folders, name) = split(key);
+        for folder in folders {
+            let parent = path.clone();
+            path.push(folder);
+            match refuse_link(&path) {
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    fs::create_dir(&path)?;
+                    sync(&parent)?;
+                }
+                checked => checked?,
+            }
+        }
+        path.push(name);
+        Ok(path)
+    }
+
+    /// The place of a blob in folders that exist.
+    fn checked(&self, key: &str) -> io::Result<PathBuf> {
+        let mut path = self.root.to_path_buf();
+        let (folders, name) = split(key);
+        for folder in folders {
+            path.push(folder);
+            refuse_link(&path)?;
+        }
+        path.push(name);
+        Ok(path)
+    }
+
+    /// The path of a blob that exists.
+    fn existing(&self, key: &str) -> io::Result<PathBuf> {
+        let path = self.checked(key)?;
+        refuse_link(&path)?;
+        Ok(path)
+    }
+
+    fn sweep(&self, folder: &Path, before: SystemTime) -> io::Result<usize> {
+        let entries = match fs::read_dir(folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(0),
+            entries => entries?,
+        };
+        let mut removed = 0;
+        for entry in entries {
+            let entry = entry?;
+            let metadata = match entry.metadata() {
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                metadata => metadata?,
+            };
+            if metadata.is_dir() {
+                removed += self.sweep(&entry.path(), before)?;
+            } else if metadata.modified()? < before {
+                self.remove(&entry.path())?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// Where files are written before they have their names; no key begins so.
+const NEW: &str = "=new";
+
+#[async_trait]
+impl Blobs for FolderBlobs {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), PortError> {
+        check_key("put", key)?;
+        let (blobs, key) = (self.clone(), key.to_owned());
+        blocking("put blob", move || blobs.put_file(&key, &bytes)).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+        check_key("get", key)?;
+        let (blobs, key) = (self.clone(), key.to_owned());
+        Ok(blocking("get blob", move || blobs.get_file(&key)).await?.map(Bytes::from))
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {
+        check_key("rename", from)?;
+        check_key("rename", to)?;
+        let (blobs, from, to) = (self.clone(), from.to_owned(), to.to_owned());
+        blocking("rename blob", move || blobs.rename_file(&from, &to)).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), PortError> {
+        check_key("delete", key)?;
+        let (blobs, key) = (self.clone(), key.to_owned());
+        blocking("delete blob", move || blobs.delete_file(&key)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    operation: &str,
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> Result<T, PortError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(|error| PortError::new(operation, error)),
+        Err(panicked) => Err(PortError::new(operation, panicked)),
+    }
+}
+
+fn split(key: &str) -> (impl Iterator<Item = &str>, String) {
+    let (folders, name) = key.rsplit_once('/').unwrap_or(("", key));
+    (folders.split('/').filter(|folder| !folder.is_empty()), format!("{name}="))
+}
+
+fn refuse_link(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_symlink() {
+        let text = format!("{} is a symbolic link; blobs don't follow them", path.display());
+        return Err(io::Error::new(ErrorKind::InvalidInput, text));
+    }
+    Ok(())
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn sync_parent(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), sync)
+}

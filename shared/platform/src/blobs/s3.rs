@@ -1,0 +1,88 @@
+//! Blobs as objects in one S3 bucket.
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::Builder;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_types::SdkConfig;
+use bytes::Bytes;
+
+use super::{Blobs, check_key};
+use crate::PortError;
+
+/// Blobs in a bucket, under their keys.
+#[derive(Debug, Clone)]
+pub struct S3Blobs {
+    client: Client,
+    bucket: String,
+}
+
+/// How a bucket is named in a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addressing {
+    /// `https://bucket.s3.region.amazonaws.com/key`: AWS.
+    Host,
+    /// `https://endpoint/bucket/key`: emulators, which have no host name for each bucket.
+    Path,
+}
+
+impl S3Blobs {
+    /// Blobs in a bucket that exists.
+    pub fn new(config: &SdkConfig, addressing: Addressing, bucket: impl Into<String>) -> Self {
+        let config = Builder::from(config).force_path_style(addressing == Addressing::Path).build();
+        Self { client: Client::from_conf(config), bucket: bucket.into() }
+    }
+
+    async fn exists(&self, key: &str) -> Result<bool, PortError> {
+        match self.client.head_object().bucket(&self.bucket).key(key).send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(false),
+            Err(error) => Err(PortError::new("rename blob", error)),
+        }
+    }
+}
+
+#[async_trait]
+impl Blobs for S3Blobs {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), PortError> {
+        check_key("put", key)?;
+        let put = self.client.put_object().bucket(&self.bucket).key(key).body(ByteStream::from(bytes)).send().await;
+        put.map(drop).map_err(|error| PortError::new("put blob", error))
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+        check_key("get", key)?;
+        let object = match self.client.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(object) => object,
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_no_such_key()) => return Ok(None),
+            Err(error) => return Err(PortError::new("get blob", error)),
+        };
+        let bytes = object.body.collect().await.map_err(|error| PortError::new("get blob", error))?;
+        Ok(Some(bytes.into_bytes()))
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {
+        check_key("rename", from)?;
+        check_key("rename", to)?;
+        if from == to {
+            return match self.exists(to).await? {
+                true => Ok(()),
+                false => Err(PortError::new("rename blob", "there is no such blob")),
+            };
+        }
+        // A blob's key has no character that the header would need encoded.
+        let source = format!("{}/{from}", self.bucket);
+        match self.client.copy_object().bucket(&self.bucket).key(to).copy_source(source).send().await {
+            Ok(_) => self.delete(from).await,
+            Err(error) if error.code() == Some("NoSuchKey") && self.exists(to).await? => Ok(()),
+            Err(error) => Err(PortError::new("rename blob", error)),
+        }
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), PortError> {
+        check_key("delete", key)?;
+        let deleted = self.client.delete_object().bucket(&self.bucket).key(key).send().await;
+        deleted.map(drop).map_err(|error| PortError::new("delete blob", error))
+    }
+}

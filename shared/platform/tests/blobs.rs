@@ -1,0 +1,199 @@
+//! The contract of blobs, for the folder and, where an AWS endpoint is given, for S3.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::fs;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tidegate_platform::blobs::folder::FolderBlobs;
+use tidegate_platform::{Blobs, Clock};
+
+async fn contract(blobs: &dyn Blobs) {
+    let get = async |key: &str| blobs.get(key).await.unwrap();
+    let big = Bytes::from((0..3_000_000_u32).map(|at| (at % 251) as u8).collect::<Vec<u8>>());
+    let empty = Bytes::new();
+
+    assert_eq!(get("live/ten_a/run_1/input").await, None);
+    for bytes in [&big, &empty, &Bytes::from_static(b"small")] {
+        blobs.put("live/ten_a/run_1/input", bytes.clone()).await.unwrap();
+        assert_eq!(get("live/ten_a/run_1/input").await.as_ref(), Some(bytes), "the latest, whole");
+    }
+    assert_eq!(get("live/ten_b/run_1/input").await, None);
+
+    blobs.put("live/ten_a/run_1", big.clone()).await.unwrap();
+    blobs.put("live/ten_a/run_1/input/deeper", big.clone()).await.unwrap();
+    assert_eq!(get("live/ten_a/run_1").await, Some(big.clone()), "a key may begin another");
+    assert_eq!(get("live/ten_a/run_1/input").await, Some(Bytes::from_static(b"small")));
+
+    let (from, to) = ("live/ten_a/run_1/input", "kept/ten_a/run_1/input");
+    for _ in 0..2 {
+        blobs.rename(from, to).await.unwrap();
+        assert_eq!((get(from).await, get(to).await), (None, Some(Bytes::from_static(b"small"))));
+    }
+    blobs.put(from, Bytes::from_static(b"newer")).await.unwrap();
+    blobs.rename(from, to).await.unwrap();
+    assert_eq!(get(to).await, Some(Bytes::from_static(b"newer")), "a move replaces");
+    blobs.rename(to, to).await.unwrap();
+    assert_eq!(get(to).await, Some(Bytes::from_static(b"newer")));
+    for never in ["live/never/there", "kept/never/there"] {
+        assert!(blobs.rename("live/never/there", never).await.is_err());
+    }
+
+    for key in [to, "live/ten_a/run_1", "live/ten_a/run_1/input/deeper"] {
+        for _ in 0..2 {
+            blobs.delete(key).await.unwrap();
+            assert_eq!(get(key).await, None);
+        }
+    }
+
+    let long = format!("live/{}", "x".repeat(201));
+    let longer = format!("live/{}", "x/".repeat(450) + "x");
+    let refused = [
+        "",
+        "/",
+        "/live/a",
+        "live/a/",
+        "live//a",
+        ".",
+        "..",
+        "live/..",
+        "live/../../a",
+        "../a",
+        "live/./a",
+        "live\\a",
+        "live/a b",
+        "live/a=",
+        "=new/0",
+        "live/%2e%2e/a",
+        "live/a\0",
+        "live/a\n",
+        "live/ä",
+        "live/~",
+        "C:live",
+        &long,
+        &longer,
+    ];
+    for key in refused {
+        assert!(blobs.put(key, empty.clone()).await.is_err(), "{key:?}");
+        assert!(blobs.get(key).await.is_err(), "{key:?}");
+        assert!(blobs.delete(key).await.is_err(), "{key:?}");
+        assert!(blobs.rename(key, "live/x").await.is_err(), "{key:?}");
+        assert!(blobs.rename("live/x", key).await.is_err(), "{key:?}");
+    }
+    let accepted = ["live/...", "live/.a", "live/a..b", "live/A-b_C.9", "x", &format!("live/{}", "x".repeat(200))];
+    for key in accepted {
+        blobs.put(key, Bytes::from(key.to_owned())).await.unwrap();
+        assert_eq!(get(key).await, Some(Bytes::from(key.to_owned())));
+        blobs.delete(key).await.unwrap();
+    }
+}
+
+fn folder() -> (tempfile::TempDir, FolderBlobs, Clock) {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = Clock::manual(Timestamp::from_second(1_700_000_000).unwrap());
+    let blobs = FolderBlobs::open(&folder.path().join("blobs"), clock.clone()).unwrap();
+    (folder, blobs, clock)
+}
+
+/// Every file and folder below a folder, relative to it, sorted.
+fn tree(folder: &std::path::Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            found.push(path.strip_prefix(folder).unwrap().to_str().unwrap().to_owned());
+            if path.is_dir() && !path.is_symlink() {
+                open.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[tokio::test]
+async fn in_a_folder() {
+    let (folder, blobs, _) = folder();
+    contract(&blobs).await;
+    assert_eq!(tree(&folder.path().join("blobs")), ["=new", "kept", "live"], "nothing is left behind");
+}
+
+#[tokio::test]
+async fn a_folder_keeps_blobs_over_a_restart_and_drops_half_written_ones() {
+    let (folder, blobs, clock) = folder();
+    blobs.put("live/a", Bytes::from_static(b"kept")).await.unwrap();
+    fs::write(folder.path().join("blobs/=new/7"), b"half").unwrap();
+    drop(blobs);
+    let blobs = FolderBlobs::open(&folder.path().join("blobs"), clock).unwrap();
+    assert_eq!(blobs.get("live/a").await.unwrap(), Some(Bytes::from_static(b"kept")));
+    assert_eq!(tree(&folder.path().join("blobs")), ["=new", "live", "live/a="]);
+}
+
+#[tokio::test]
+async fn symbolic_links_are_not_followed() {
+    let (folder, blobs, _) = folder();
+    let outside = folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret="), b"secret").unwrap();
+    blobs.put("live/x/y", Bytes::new()).await.unwrap();
+    let root = folder.path().join("blobs");
+    std::os::unix::fs::symlink(&outside, root.join("live/linked")).unwrap();
+    std::os::unix::fs::symlink(outside.join("secret="), root.join("live/x/file=")).unwrap();
+
+    for key in ["live/linked/secret", "live/x/file"] {
+        assert!(blobs.get(key).await.is_err(), "{key}");
+        assert!(blobs.delete(key).await.is_err(), "{key}");
+        assert!(blobs.rename(key, "live/stolen").await.is_err(), "{key}");
+    }
+    assert!(blobs.put("live/linked/new", Bytes::new()).await.is_err());
+    assert!(blobs.put("live/linked/deeper/new", Bytes::new()).await.is_err());
+    assert!(blobs.rename("live/x/y", "live/linked/new").await.is_err());
+    // A link in a blob's own place is replaced, not written through.
+    blobs.put("live/x/file", Bytes::from_static(b"mine")).await.unwrap();
+    assert_eq!(fs::read(outside.join("secret=")).unwrap(), b"secret");
+    assert_eq!(tree(&outside), ["secret="]);
+}
+
+#[tokio::test]
+async fn the_sweep_takes_kept_blobs_that_are_old() {
+    let (_folder, blobs, clock) = folder();
+    let start = clock.now();
+    assert_eq!(blobs.sweep_kept(start).await.unwrap(), 0, "an empty folder");
+    for key in ["live/a/1", "live/a/2", "kept/a/3"] {
+        blobs.put(key, Bytes::from_static(b"x")).await.unwrap();
+    }
+    clock.advance(Duration::from_secs(60));
+    blobs.rename("live/a/2", "kept/a/2").await.unwrap();
+    assert_eq!(blobs.sweep_kept(start).await.unwrap(), 0);
+    assert_eq!(blobs.sweep_kept(start + Duration::from_secs(30)).await.unwrap(), 1);
+    assert_eq!(blobs.get("kept/a/3").await.unwrap(), None);
+    assert!(blobs.get("kept/a/2").await.unwrap().is_some(), "its age counts from the move");
+    assert_eq!(blobs.sweep_kept(start + Duration::from_secs(90)).await.unwrap(), 1);
+    assert_eq!(blobs.get("kept/a/2").await.unwrap(), None);
+    assert!(blobs.get("live/a/1").await.unwrap().is_some(), "live blobs have no age");
+}
+
+#[tokio::test]
+async fn calls_at_once_on_one_folder_lose_nothing() {
+    let (folder, blobs, _) = folder();
+    let calls = (0..16).map(|worker| {
+        let blobs = blobs.clone();
+        tokio::spawn(async move {
+            for round in 0..20 {
+                let (from, to) = (format!("live/t/r/{worker}"), format!("kept/t/r/{worker}"));
+                let bytes = Bytes::from(format!("{worker} {round}"));
+                blobs.put(&from, bytes.clone()).await.unwrap();
+                blobs.rename(&from, &to).await.unwrap();
+                assert_eq!(blobs.get(&to).await.unwrap(), Some(bytes));
+                blobs.delete(&to).await.unwrap();
+            }
+        })
+    });
+    for call in calls.collect::<Vec<_>>() {
+        call.await.unwrap();
+    }
+    assert_eq!(tree(&folder.path().join("blobs")), ["=new", "kept", "live"]);
+}
