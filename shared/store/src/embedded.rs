@@ -101,6 +101,7 @@ pub async fn open(location: Location<'_>, faults: Faults) -> Result<Embedded, Op
             let place = path.display().to_string();
             let failed =
                 |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Database { place: place.clone(), source };
+            make_private(&path).map_err(|source| OpenError::Folder { folder: folder.to_owned(), source })?;
             let text = path.to_str().ok_or_else(|| failed("the path is not valid Unicode".into()))?;
             let database = Database::new(text).map_err(|error| failed(error.into()))?;
             let engine = Engine::durable(database, lock, &path).map_err(failed)?;
@@ -130,8 +131,8 @@ impl Embedded {
     pub async fn sweep_ttl(&self) -> Result<usize, crate::Error> {
         const OPERATION: &str = "sweep expired rows";
         let failed = |source| crate::Error::Unavailable { operation: OPERATION, source };
-        let database = self.engine.database().ok_or_else(|| failed("the database is closed".into()))?;
-        let swept = tokio::task::spawn_blocking(move || database.sweep_ttl()).await;
+        let opened = self.engine.opened().ok_or_else(|| failed("the database is closed".into()))?;
+        let swept = tokio::task::spawn_blocking(move || opened.database.sweep_ttl()).await;
         swept.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
     }
 
@@ -141,8 +142,8 @@ impl Embedded {
         async move {
             loop {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
-                let Some(database) = engine.upgrade().and_then(|engine| engine.database()) else { return };
-                match tokio::task::spawn_blocking(move || database.sweep_ttl()).await {
+                let Some(opened) = engine.upgrade().and_then(|engine| engine.opened()) else { return };
+                match tokio::task::spawn_blocking(move || opened.database.sweep_ttl()).await {
                     Ok(Ok(swept)) => tracing::debug!(swept, "swept expired rows"),
                     Ok(Err(error)) => tracing::warn!(error = %error, "sweeping expired rows failed"),
                     Err(error) => tracing::error!(error = %error, "sweeping expired rows died"),
@@ -181,6 +182,15 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { folder: folder.to_owned() }),
         Err(TryLockError::Error(source)) => Err(failed(source)),
     }
+}
+
+/// Makes the database's file, if it is missing, readable for this user alone; SQLite gives its log the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
 }
 
 /// The SDK's client, without what only a network needs: signatures, endpoint rules, stalled-stream checks, a retry
