@@ -1,0 +1,138 @@
+//! What surrounds every request: an id, a trace, one line in the log, and an answer whatever happens.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use futures::FutureExt as _;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use tidegate_model::{TenantId, UserId};
+use tidegate_platform::Ids;
+use tidegate_telemetry::TraceContext;
+use tracing::{Instrument as _, Span};
+
+use crate::{Problem, ProblemCode};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: &str = "traceparent";
+/// Answers are data: nothing in them may load or run anything, or be shown in another page.
+const NO_CONTENT: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
+
+/// A request's id and place in its trace.
+#[derive(Debug, Clone)]
+pub struct RequestContext {
+    /// Names the request in its answer and in the log: `req_` and 20 hex digits.
+    pub request_id: Arc<str>,
+    /// This request's own span, in the caller's trace where it sent one.
+    pub trace: TraceContext,
+    span: Span,
+}
+
+impl RequestContext {
+    fn new(headers: &HeaderMap, ids: &Ids) -> Self {
+        let entropy = ids.entropy().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let request_id: Arc<str> = format!("req_{entropy}").into();
+        let trace = trace_of(headers).map_or_else(TraceContext::new_root, |caller| caller.child());
+        let span = tracing::error_span!(
+            "request",
+            %request_id,
+            trace_id = trace.trace_id(),
+            tenant_id = tracing::field::Empty,
+            user_id = tracing::field::Empty,
+            workflow_id = tracing::field::Empty,
+            run_id = tracing::field::Empty,
+        );
+        Self { request_id, trace, span }
+    }
+
+    /// The W3C `traceparent` for what the request causes.
+    pub fn traceparent(&self) -> String {
+        self.trace.to_string()
+    }
+
+    /// Puts an id on this request's log lines: `workflow_id`, `run_id`, or `tenant_id` on a public route.
+    pub fn record(&self, field: &'static str, value: impl std::fmt::Display) {
+        self.span.record(field, tracing::field::display(value));
+    }
+
+    /// Puts who acts on this request's log lines; [`Caller`](crate::Caller) does so by itself.
+    pub fn name_caller(&self, tenant: TenantId, user: UserId) {
+        self.record("tenant_id", tenant);
+        self.record("user_id", user);
+    }
+}
+
+/// The caller's place in its trace; several or unreadable headers count as none.
+fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    let mut values = headers.get_all(TRACEPARENT).iter();
+    let value = values.next().filter(|_| values.next().is_none())?;
+    value.to_str().ok()?.trim().parse().ok()
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = Infallible;
+
+    /// The context of the request; outside a served router, one of its own.
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .unwrap_or_else(|| Self::new(&parts.headers, &Ids::new(tidegate_platform::Clock::system()))))
+    }
+}
+
+pub(crate) async fn surround(State(ids): State<Ids>, mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let context = RequestContext::new(request.headers(), &ids);
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    request.extensions_mut().insert(context.clone());
+
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(context.span.clone()).await;
+    // The panic hook has already logged where and why.
+    let mut response = handled.unwrap_or_else(|_| {
+        Problem::new(
+            ProblemCode::Internal,
+            "Something went wrong on our side. It has been recorded under the request id.",
+        )
+        .into_response()
+    });
+
+    let problem = response.extensions_mut().remove::<Problem>();
+    if let Some(problem) = &problem {
+        response.headers_mut().remove(CONTENT_LENGTH);
+        *response.body_mut() = Body::from(problem.body(Some(&context.request_id)));
+    }
+    dress(response.headers_mut(), &context);
+
+    let duration_ms = f64::from(u32::try_from(started.elapsed().as_micros() / 10).unwrap_or(u32::MAX)) / 100.0;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let status = response.status().as_u16();
+    context.span.in_scope(|| match problem {
+        Some(problem) => {
+            let code = problem.code().as_str();
+            tracing::info!(%method, route, status, code, duration_ms, "answered");
+        }
+        None if route.starts_with("/q/") => tracing::debug!(%method, route, status, duration_ms, "answered"),
+        None => tracing::info!(%method, route, status, duration_ms, "answered"),
+    });
+    response
+}
+
+fn dress(headers: &mut HeaderMap, context: &RequestContext) {
+    if let Ok(id) = HeaderValue::try_from(&*context.request_id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(CONTENT_SECURITY_POLICY).or_insert(NO_CONTENT);
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+}

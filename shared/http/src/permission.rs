@@ -1,0 +1,30 @@
+//! A type for each permission, to say in a handler's signature what it takes: `Caller<WorkflowsRead>`.
+
+use tidegate_model::Permission;
+
+/// A type that stands for a permission.
+pub trait Required: Send + Sync + 'static {
+    /// The permission.
+    const PERMISSION: Permission;
+}
+
+macro_rules! markers {
+    ($($name:ident)*) => {
+        $(
+            #[doc = concat!("Stands for [`Permission::", stringify!($name), "`].")]
+            #[derive(Debug, Clone, Copy)]
+            pub enum $name {}
+
+            impl Required for $name {
+                const PERMISSION: Permission = Permission::$name;
+            }
+        )*
+
+        // A permission without a type doesn't compile here.
+        const _: fn(Permission) = |permission| match permission {
+            $(Permission::$name => (),)*
+        };
+    };
+}
+
+markers! { AccountRead WorkflowsRead WorkflowsWrite ConnectionsRead ConnectionsWrite RunsRead }

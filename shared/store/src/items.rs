@@ -1,0 +1,109 @@
+//! How items are laid out: keys, the attributes that conditions and indexes need, and the rest as one JSON document
+//! (`doc`), because a document keeps any number a definition may hold and DynamoDB's own numbers don't.
+
+use std::collections::HashMap;
+use std::fmt::Display;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{Error, Store};
+
+/// Partition key of both tables.
+pub(crate) const PK: &str = "pk";
+/// Sort key of both tables.
+pub(crate) const SK: &str = "sk";
+/// The row's content as JSON.
+pub(crate) const DOC: &str = "doc";
+/// Whose the row is; conditions use it.
+pub(crate) const TENANT: &str = "tenant";
+/// Sort key of an aggregate's main row.
+pub(crate) const HEAD: &str = "head";
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+pub(crate) fn text(value: impl Display) -> AttributeValue {
+    AttributeValue::S(value.to_string())
+}
+
+pub(crate) fn number(value: impl Into<i128>) -> AttributeValue {
+    AttributeValue::N(value.into().to_string())
+}
+
+pub(crate) fn key(pk: impl Display, sk: impl Display) -> Item {
+    HashMap::from([(PK.to_owned(), text(pk)), (SK.to_owned(), text(sk))])
+}
+
+/// A row: its key and its document.
+pub(crate) fn row<T: Serialize>(
+    operation: &'static str,
+    pk: impl Display,
+    sk: impl Display,
+    value: &T,
+) -> Result<Item, Error> {
+    let mut item = key(pk, sk);
+    item.insert(DOC.to_owned(), AttributeValue::S(to_json(operation, DOC, value)?));
+    Ok(item)
+}
+
+pub(crate) fn to_json<T: Serialize>(operation: &'static str, what: &'static str, value: &T) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|source| Error::Corrupt { operation, what, source: source.into() })
+}
+
+/// Reads a row's document.
+pub(crate) fn document<T: DeserializeOwned>(operation: &'static str, item: &Item) -> Result<T, Error> {
+    from_json(operation, DOC, string(operation, item, DOC)?)
+}
+
+pub(crate) fn from_json<T: DeserializeOwned>(
+    operation: &'static str,
+    what: &'static str,
+    json: &str,
+) -> Result<T, Error> {
+    serde_json::from_str(json).map_err(|source| Error::Corrupt { operation, what, source: source.into() })
+}
+
+/// A string attribute that must be there.
+pub(crate) fn string<'a>(operation: &'static str, item: &'a Item, name: &'static str) -> Result<&'a str, Error> {
+    match item.get(name) {
+        Some(AttributeValue::S(value)) => Ok(value),
+        Some(_) => Err(Error::Corrupt { operation, what: name, source: "not a string".into() }),
+        None => Err(Error::Corrupt { operation, what: name, source: "missing".into() }),
+    }
+}
+
+impl Store {
+    /// Reads one row, strongly consistent.
+    pub(crate) async fn read(&self, operation: &'static str, table: &str, key: Item) -> Result<Option<Item>, Error> {
+        let request = self.client().get_item().table_name(table).set_key(Some(key)).consistent_read(true);
+        Ok(request.send().await.map_err(|error| Error::from_sdk(operation, error))?.item)
+    }
+
+    /// Reads a whole partition, strongly consistent: only for partitions that are small by their nature.
+    pub(crate) async fn read_partition(
+        &self,
+        operation: &'static str,
+        table: &str,
+        pk: AttributeValue,
+    ) -> Result<Vec<Item>, Error> {
+        let mut items = Vec::new();
+        let mut start = None;
+        loop {
+            let request = self
+                .client()
+                .query()
+                .table_name(table)
+                .consistent_read(true)
+                .key_condition_expression("#pk = :pk")
+                .expression_attribute_names("#pk", PK)
+                .expression_attribute_values(":pk", pk.clone())
+                .set_exclusive_start_key(start);
+            let page = request.send().await.map_err(|error| Error::from_sdk(operation, error))?;
+            items.extend(page.items.unwrap_or_default());
+            start = page.last_evaluated_key;
+            if start.is_none() {
+                return Ok(items);
+            }
+        }
+    }
+}

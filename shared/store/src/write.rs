@@ -1,0 +1,189 @@
+//! Conditional writes that may be repeated. A connection that breaks after the database applied a write makes the SDK
+//! send it again, and the repetition fails its own condition; so a failed condition whose stored row is the one we
+//! were writing is success.
+
+use std::time::Duration;
+
+use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{
+    AttributeValue, CancellationReason, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+};
+
+use crate::items::{Item, PK};
+use crate::{Error, Store};
+
+const MAX_TRANSACTION_ATTEMPTS: u32 = 8;
+const FIRST_TRANSACTION_DELAY: Duration = Duration::from_millis(5);
+
+/// A condition on the stored row.
+#[derive(Debug, Clone)]
+pub(crate) enum Condition {
+    /// There is no row.
+    Absent,
+    /// The row's attributes have these values.
+    Equals(Vec<(&'static str, AttributeValue)>),
+}
+
+/// What became of a conditional put.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The row is as we wrote it.
+    Written,
+    /// The condition failed; here is the row, if there is one.
+    Refused(Option<Item>),
+}
+
+/// A row to write within a transaction.
+#[derive(Debug, Clone)]
+pub(crate) struct ConditionalPut {
+    pub(crate) item: Item,
+    pub(crate) condition: Condition,
+}
+
+impl Condition {
+    fn expression(&self) -> String {
+        match self {
+            Condition::Absent => format!("attribute_not_exists({PK})"),
+            Condition::Equals(values) => {
+                let terms: Vec<_> = (0..values.len()).map(|i| format!("#c{i} = :c{i}")).collect();
+                terms.join(" AND ")
+            }
+        }
+    }
+
+    fn names(&self) -> Option<std::collections::HashMap<String, String>> {
+        match self {
+            Condition::Absent => None,
+            Condition::Equals(values) => {
+                Some(values.iter().enumerate().map(|(i, (name, _))| (format!("#c{i}"), (*name).to_owned())).collect())
+            }
+        }
+    }
+
+    fn values(self) -> Option<Item> {
+        match self {
+            Condition::Absent => None,
+            Condition::Equals(values) => {
+                Some(values.into_iter().enumerate().map(|(i, (_, value))| (format!(":c{i}"), value)).collect())
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Writes a row on a condition: one write, no read. `item` is called again only when the condition failed.
+    pub(crate) async fn put(
+        &self,
+        operation: &'static str,
+        table: &str,
+        item: impl Fn() -> Result<Item, Error>,
+        condition: Condition,
+    ) -> Result<Outcome, Error> {
+        let request = self
+            .client()
+            .put_item()
+            .table_name(table)
+            .set_item(Some(item()?))
+            .condition_expression(condition.expression())
+            .set_expression_attribute_names(condition.names())
+            .set_expression_attribute_values(condition.values())
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match request.send().await {
+            Ok(_) => Ok(Outcome::Written),
+            Err(SdkError::ServiceError(error)) if error.err().is_conditional_check_failed_exception() => {
+                let PutItemError::ConditionalCheckFailedException(failure) = error.into_err() else {
+                    return Ok(Outcome::Refused(None));
+                };
+                let stored = failure.item;
+                let written = stored.is_some() && stored == Some(item()?);
+                Ok(if written { Outcome::Written } else { Outcome::Refused(stored) })
+            }
+            Err(error) => Err(Error::from_sdk(operation, error)),
+        }
+    }
+
+    /// Writes rows in one transaction, all or none. When a condition fails and every row is as we were writing it, that
+    /// is success; otherwise the stored rows are returned, in order, for those conditions that failed.
+    pub(crate) async fn transact_put(
+        &self,
+        operation: &'static str,
+        table: &str,
+        puts: Vec<ConditionalPut>,
+    ) -> Result<Result<(), Vec<Option<Item>>>, Error> {
+        let items = puts
+            .iter()
+            .map(|put| {
+                let write = Put::builder()
+                    .table_name(table)
+                    .set_item(Some(put.item.clone()))
+                    .condition_expression(put.condition.expression())
+                    .set_expression_attribute_names(put.condition.names())
+                    .set_expression_attribute_values(put.condition.clone().values())
+                    .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
+                    .build()
+                    .map_err(|source| Error::Refused { operation, source: source.into() })?;
+                Ok(TransactWriteItem::builder().put(write).build())
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        let Err(reasons) = self.transact(operation, items).await? else { return Ok(Ok(())) };
+        let stored: Vec<_> = reasons.into_iter().map(|reason| reason.item).collect();
+        let ours = stored.len() == puts.len()
+            && puts.iter().zip(&stored).all(|(put, stored)| stored.as_ref() == Some(&put.item));
+        if ours { Ok(Ok(())) } else { Ok(Err(stored)) }
+    }
+
+    /// Deletes rows (at most 100) in one transaction.
+    pub(crate) async fn transact_delete(
+        &self,
+        operation: &'static str,
+        table: &str,
+        keys: &[Item],
+    ) -> Result<(), Error> {
+        let items = keys
+            .iter()
+            .map(|key| {
+                let delete = Delete::builder().table_name(table).set_key(Some(key.clone())).build();
+                let delete = delete.map_err(|source| Error::Refused { operation, source: source.into() })?;
+                Ok(TransactWriteItem::builder().delete(delete).build())
+            })
+            .collect::<Result<Vec<_>, Error>>()?;
+        self.transact(operation, items).await?.map_err(|_| Error::Conflict { operation })
+    }
+
+    /// Runs a transaction, again while it only loses against others; `Err` inside: a condition failed.
+    async fn transact(
+        &self,
+        operation: &'static str,
+        items: Vec<TransactWriteItem>,
+    ) -> Result<Result<(), Vec<CancellationReason>>, Error> {
+        let mut delay = FIRST_TRANSACTION_DELAY;
+        let mut attempt = 1;
+        loop {
+            let request = self.client().transact_write_items().set_transact_items(Some(items.clone()));
+            let Err(error) = request.send().await else { return Ok(Ok(())) };
+            let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) = error.as_service_error()
+            else {
+                return Err(Error::from_sdk(operation, error));
+            };
+            let reasons = cancelled.cancellation_reasons();
+            let codes: Vec<_> =
+                reasons.iter().filter_map(|reason| reason.code()).filter(|code| *code != "None").collect();
+            if codes.contains(&"ConditionalCheckFailed") {
+                return Ok(Err(reasons.to_vec()));
+            }
+            // The SDK retries no cancelled transaction, whatever the reason.
+            let passing = ["TransactionConflict", "ProvisionedThroughputExceeded", "ThrottlingError"];
+            if codes.is_empty() || !codes.iter().all(|code| passing.contains(code)) {
+                return Err(Error::Refused { operation, source: error.into() });
+            }
+            if attempt == MAX_TRANSACTION_ATTEMPTS {
+                return Err(Error::from_sdk(operation, error));
+            }
+            tokio::time::sleep(delay).await;
+            delay *= 2;
+            attempt += 1;
+        }
+    }
+}
