@@ -1,1 +1,27 @@
-fn main() {}
+//! The `tidegate` command: `tidegate serve` runs the whole product in one process over the embedded store, queue,
+//! scheduler, key file and blobs, with its data in a folder.
+
+mod demo;
+mod pages;
+mod parts;
+mod serve;
+mod settings;
+mod workers;
+
+use clap::Parser;
+
+use crate::settings::{Cli, Command};
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().command {
+        Command::Serve(settings) => {
+            tidegate_telemetry::init("tidegate", &settings.log)?;
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve::serve(settings))
+        }
+        Command::Openapi => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let document = parts::Parts::in_memory().await?.api()?.document().to_pretty_json()?;
+            println!("{document}");
+            Ok(())
+        }),
+    }
+}

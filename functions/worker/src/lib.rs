@@ -1,1 +1,179 @@
-//! To come.
+//! Consumes the run queue and executes runs; consumes its dead letters. What it does with a message is the table of
+//! `docs/adr/0001-messages-and-rows.md`: [`table`](self) looks at the run's row and claims it, `execution` drives the
+//! engine and keeps the journal, `calls` makes the calls.
+//!
+//! Who takes messages from the queue and deletes them is not its business: Lambda's event source mapping does so on
+//! AWS, `local` on a laptop.
+
+mod calls;
+mod execution;
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use tidegate_egress::Egress;
+use tidegate_model::RunRow;
+use tidegate_platform::queue::ReceivedMessage;
+use tidegate_platform::{Blobs, Clock, PortError, Queue, Scheduler};
+use tidegate_store::Store;
+
+use crate::calls::Caches;
+
+/// What a worker may use.
+#[derive(Clone)]
+pub struct Deps {
+    /// Runs and journals: read and write; workflows, connections and tenants: read.
+    pub store: Store,
+    /// The run queue: sends wake messages.
+    pub queue: Arc<dyn Queue>,
+    /// Arms wake timers beyond the queue's longest delay.
+    pub scheduler: Arc<dyn Scheduler>,
+    /// Inputs, outputs and records too large for a row.
+    pub blobs: Arc<dyn Blobs>,
+    /// The way out; opens connections.
+    pub egress: Egress,
+    /// Tells the time.
+    pub clock: Clock,
+    /// How it works.
+    pub settings: Settings,
+    caches: Arc<Caches>,
+    claims: Arc<AtomicU64>,
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Names this process among all that claim runs.
+    pub process: String,
+    /// Whether no other process works on this data: then leases of other processes are over, for those are dead.
+    pub exclusive: bool,
+    /// How long one invocation may work on a message.
+    pub worker_timeout: Duration,
+    /// The longest delay between two attempts that is waited for in place; longer ones park the run.
+    pub in_place: Duration,
+}
+
+impl Settings {
+    /// Five minutes an invocation, delays up to 2 s in place.
+    pub fn new(process: impl Into<String>, exclusive: bool) -> Self {
+        Self {
+            process: process.into(),
+            exclusive,
+            worker_timeout: Duration::from_secs(300),
+            in_place: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Where a message came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The run queue.
+    Runs,
+    /// The run queue's dead-letter queue.
+    DeadLetters,
+}
+
+/// What to do with a handled message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Delete it.
+    Delete,
+    /// Keep it (on AWS: report it as failed) and make it visible again after this time.
+    Keep {
+        /// Counted from now.
+        visible_in: Duration,
+    },
+}
+
+/// Why a message could not be handled to its end.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("the store failed")]
+    Store(#[from] tidegate_store::Error),
+    #[error(transparent)]
+    Port(#[from] PortError),
+    #[error("{0}")]
+    Corrupt(String),
+    /// Somebody else wrote the run's row or journal: the claim is lost.
+    #[error("another worker holds the run")]
+    Lost,
+}
+
+/// After a failure of the worker itself, when the message is tried again.
+const RETRY_AFTER_FAULT: Duration = Duration::from_secs(5);
+/// The lease outlasts the invocation by this, for the clocks' difference.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
+
+impl Deps {
+    /// Puts a worker together.
+    pub fn new(
+        store: Store,
+        queue: Arc<dyn Queue>,
+        scheduler: Arc<dyn Scheduler>,
+        blobs: Arc<dyn Blobs>,
+        egress: Egress,
+        clock: Clock,
+        settings: Settings,
+    ) -> Self {
+        let caches = Arc::new(Caches::new());
+        Self { store, queue, scheduler, blobs, egress, clock, settings, caches, claims: Arc::default() }
+    }
+}
+
+/// Handles one message, to its end or to its deadline ([`Settings::worker_timeout`] from now). A panic fails this
+/// message only.
+pub async fn handle(deps: &Deps, message: &ReceivedMessage, source: Source) -> Verdict {
+    let invocation = Invocation::begin(deps);
+    match table::handle(deps, message, source, &invocation).boxed().await {
+        Ok(verdict) => verdict,
+        Err(Error::Lost) => Verdict::Keep { visible_in: Duration::from_secs(1) },
+        Err(error) => {
+            tracing::error!(
+                component = "worker",
+                receive_count = message.receive_count,
+                error = &error as &dyn std::error::Error,
+                "a message could not be handled and will be tried again"
+            );
+            Verdict::Keep { visible_in: RETRY_AFTER_FAULT }
+        }
+    }
+}
+
+/// The time that one handling of a message has.
+#[derive(Debug, Clone, Copy)]
+struct Invocation {
+    deadline: Instant,
+    lease_until: Timestamp,
+}
+
+impl Invocation {
+    fn begin(deps: &Deps) -> Self {
+        let timeout = deps.settings.worker_timeout;
+        Self {
+            deadline: Instant::now() + timeout,
+            lease_until: deps.clock.now().checked_add(timeout + LEASE_MARGIN).unwrap_or(Timestamp::MAX),
+        }
+    }
+
+    fn remaining(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
+impl Deps {
+    /// A name for one claim of a run; no other claim has it.
+    fn lease_owner(&self) -> String {
+        format!("{}/{}", self.settings.process, self.claims.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Whether the claim on a running row is over.
+    fn lease_is_over(&self, row: &RunRow) -> bool {
+        let of_this_process = row.lease_owner.split('/').next() == Some(self.settings.process.as_str());
+        row.lease_until <= self.clock.now() || (self.settings.exclusive && !of_this_process)
+    }
+}

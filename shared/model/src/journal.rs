@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::Payload;
 
@@ -19,7 +18,7 @@ pub enum Entry {
         /// When.
         at: Timestamp,
         /// The input with its expressions filled in; secrets are not part of it.
-        input: Value,
+        input: Payload,
     },
     /// The attempt succeeded.
     Succeeded {
@@ -51,6 +50,8 @@ pub enum Entry {
         attempt: u32,
         /// When it was found out.
         at: Timestamp,
+        /// Whether the call may be made twice: it only reads, or its target honours the idempotency key.
+        repeatable: bool,
     },
 }
 

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::{Payload, RunId, StepError, TenantId, TriggerInput, TriggerKind, WorkflowId};
 
@@ -109,7 +108,7 @@ pub struct StepRecord {
     pub status: RunStatus,
     /// Input of the last attempt, expressions filled in. Absent before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub input: Option<Value>,
+    pub input: Option<Payload>,
     /// What it yielded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<Payload>,

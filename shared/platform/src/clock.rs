@@ -33,6 +33,11 @@ impl Clock {
         Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX)
     }
 
+    /// Whether the clock stands still until it is moved, so that it can't be waited for.
+    pub fn is_manual(&self) -> bool {
+        self.manual_ms.is_some()
+    }
+
     /// Moves a manual clock; the system's clock stays as it is.
     pub fn advance(&self, by: std::time::Duration) {
         if let Some(ms) = &self.manual_ms {

@@ -1,11 +1,27 @@
 //! The queue port: at-least-once delivery with SQS's semantics.
 
+mod embedded;
+mod sqs;
+
+pub(crate) use embedded::writer::{Command, Writer};
+pub use embedded::{Depth, EmbeddedQueue, EmbeddedSettings};
+pub use sqs::SqsQueue;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_model::TenantId;
 
 use crate::PortError;
+
+/// The largest body in bytes (SQS's limit).
+pub const MAX_BODY_BYTES: usize = 1024 * 1024;
+/// The longest that a received message can be kept invisible, counted from now (SQS's limit).
+pub const MAX_VISIBILITY: Duration = Duration::from_secs(12 * 60 * 60);
+/// The most messages that one receive takes (SQS's limit).
+pub const MAX_RECEIVED: usize = 10;
+/// The longest that one receive waits (SQS's limit).
+pub const MAX_WAIT: Duration = Duration::from_secs(20);
 
 /// A durable queue with a dead-letter queue behind it.
 ///
@@ -17,19 +33,30 @@ use crate::PortError;
 #[async_trait]
 pub trait Queue: Send + Sync {
     /// Stores a message; returns once it is durable.
+    ///
+    /// # Errors
+    /// The body is over [`MAX_BODY_BYTES`], the delay is longer than the implementation takes, or storage fails.
     async fn send(&self, message: OutgoingMessage) -> Result<(), PortError>;
 
-    /// Takes up to `max` messages (1 to 10), waiting up to `wait` (at most 20 s) for the first.
+    /// Takes up to `max` messages ([`MAX_RECEIVED`] bounds it), waiting up to `wait` ([`MAX_WAIT`] bounds it) for the
+    /// first.
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, PortError>;
 
     /// Deletes a received message. Deleting one that is gone succeeds.
     async fn delete(&self, receipt: &Receipt) -> Result<(), PortError>;
 
-    /// Sets when a received message becomes visible again, counted from now; zero hands it on at once. At most 12 h.
+    /// Sets when a received message becomes visible again, counted from now; zero hands it on at once. A message that
+    /// is visible already, or gone, stays as it is.
+    ///
+    /// # Errors
+    /// `visible_in` is over [`MAX_VISIBILITY`], or storage fails.
     async fn change_visibility(&self, receipt: &Receipt, visible_in: Duration) -> Result<(), PortError>;
 
     /// Moves up to `max` messages from the dead-letter queue back, their receive counts at zero; tells how many.
     /// On SQS `Queue::send` of each body and then the deletion of the dead one: a crash between doubles, never loses.
+    ///
+    /// # Errors
+    /// This is a dead-letter queue, or storage fails.
     async fn redrive(&self, max: usize) -> Result<usize, PortError>;
 
     /// The dead-letter queue as a queue of its own: receive and delete work on it as here. `None` on a dead-letter queue.
@@ -39,7 +66,7 @@ pub trait Queue: Send + Sync {
 /// A message to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutgoingMessage {
-    /// JSON text, at most 1 MiB (SQS's limit).
+    /// JSON text, at most [`MAX_BODY_BYTES`].
     pub body: String,
     /// Fairness group: `MessageGroupId` on SQS.
     pub group: TenantId,
@@ -69,3 +96,19 @@ pub struct ReceivedMessage {
 /// and changes nothing on the embedded queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt(pub String);
+
+fn check_body(body: &str) -> Result<(), PortError> {
+    if body.len() > MAX_BODY_BYTES {
+        let reason = format!("the body has {} bytes, at most {MAX_BODY_BYTES} are allowed", body.len());
+        return Err(PortError::new("check a message", reason));
+    }
+    Ok(())
+}
+
+fn check_visibility(visible_in: Duration) -> Result<(), PortError> {
+    if visible_in > MAX_VISIBILITY {
+        let reason = format!("{} s were asked for, at most 12 h are allowed", visible_in.as_secs());
+        return Err(PortError::new("change a message's visibility", reason));
+    }
+    Ok(())
+}

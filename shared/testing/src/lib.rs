@@ -3,5 +3,8 @@
 #![expect(clippy::expect_used, reason = "only tests use this crate, and they fail by panicking")]
 
 mod app;
+pub mod emulator;
+mod world;
 
-pub use app::{Answer, SignedIn, TestApp, World};
+pub use app::{Answer, TestApp};
+pub use world::{Session, World};

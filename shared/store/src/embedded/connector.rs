@@ -47,6 +47,7 @@ impl Connector {
         match self.faults.instead(&operation) {
             Some(Instead::Throttled) => return response(400, throttled(&operation)),
             Some(Instead::TransactionConflict) => return response(400, conflict(body)),
+            Some(Instead::Dead) => return response(400, dead()),
             None => {}
         }
         let metered = self.meter.measures_units().then(|| ask_for_units(body)).flatten();
@@ -119,6 +120,12 @@ fn throttled(operation: &str) -> Vec<u8> {
         "message": format!("injected: {operation} is throttled"),
     });
     body.to_string().into_bytes()
+}
+
+/// An answer that the SDK doesn't repeat the request after.
+fn dead() -> Vec<u8> {
+    let name = "com.amazonaws.dynamodb.v20120810#AccessDeniedException";
+    json!({ "__type": name, "message": "injected: the caller is dead" }).to_string().into_bytes()
 }
 
 fn conflict(body: &[u8]) -> Vec<u8> {

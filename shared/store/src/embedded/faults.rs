@@ -2,7 +2,7 @@
 //! two transactions meet, and shows every write in its indexes at once; DynamoDB does not.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -27,6 +27,7 @@ struct State {
     lose_answer: Every,
     stale_writes: usize,
     recent: VecDeque<Row>,
+    writes_left: Option<Arc<AtomicI64>>,
 }
 
 /// Fires at every `n`-th call; never where `n` is 0.
@@ -58,6 +59,7 @@ type Row = (String, Value, Value);
 pub(super) enum Instead {
     Throttled,
     TransactionConflict,
+    Dead,
 }
 
 impl Faults {
@@ -84,6 +86,12 @@ impl Faults {
         });
     }
 
+    /// Takes one from the number for each write, and refuses writes once it is used up, as if the caller had died. The
+    /// number may be shared with other ports, so that a test can end a worker between any two of its writes.
+    pub fn dies_with(&self, writes_left: Arc<AtomicI64>) {
+        self.set(|state| state.writes_left = Some(writes_left));
+    }
+
     /// Stops all faults.
     pub fn clear(&self) {
         self.set(|state| *state = State::default());
@@ -92,7 +100,9 @@ impl Faults {
     fn set(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.inner.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
-        let any = state.throttle.n + state.conflict.n + state.lose_answer.n > 0 || state.stale_writes > 0;
+        let any = state.throttle.n + state.conflict.n + state.lose_answer.n > 0
+            || state.stale_writes > 0
+            || state.writes_left.is_some();
         self.inner.any.store(any, Ordering::SeqCst);
     }
 
@@ -106,7 +116,10 @@ impl Faults {
     /// Called before a request for rows.
     pub(super) fn instead(&self, operation: &str) -> Option<Instead> {
         self.ask(None, |state| {
-            if state.throttle.fires() {
+            let dead = state.writes_left.as_ref().filter(|_| super::dispatch::writes(operation));
+            if dead.is_some_and(|left| left.fetch_sub(1, Ordering::SeqCst) <= 0) {
+                Some(Instead::Dead)
+            } else if state.throttle.fires() {
                 Some(Instead::Throttled)
             } else if operation == "TransactWriteItems" && state.conflict.fires() {
                 Some(Instead::TransactionConflict)

@@ -1,0 +1,139 @@
+//! Makes a step's call: looks up the action and the connection, and sends the request through egress.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::future::Cache;
+use serde_json::Value;
+use tidegate_connectors::action;
+use tidegate_egress::{Credential, Effect};
+use tidegate_engine::Call;
+use tidegate_model::{Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId};
+use tidegate_telemetry::TraceContext;
+
+use crate::{Deps, Error};
+
+/// Why a call brought no output.
+pub(crate) enum CallError {
+    /// The step's failure: it is journalled.
+    Step(StepError),
+    /// The worker's own: the message is tried again.
+    Worker(Error),
+}
+
+impl From<StepError> for CallError {
+    fn from(error: StepError) -> Self {
+        CallError::Step(error)
+    }
+}
+
+/// Whether an action's call may be made twice: it only reads, or its target honours the idempotency key.
+pub(crate) fn is_repeatable(uses: &str, input: &Value) -> bool {
+    action(uses).is_some_and(|action| action.idempotent || action.effect(input) == Effect::Read)
+}
+
+/// The trace that the run started under.
+pub(crate) fn trace_of(row: &RunRow) -> Option<TraceContext> {
+    row.traceparent.parse().ok()
+}
+
+/// Makes a call. Dropping the future drops the call.
+pub(crate) async fn perform(deps: &Deps, row: &RunRow, call: &Call) -> Result<Value, CallError> {
+    let action = action(&call.uses).ok_or_else(|| {
+        StepError::terminal(ErrorCode::InputInvalid, format!("there is no action `{}` any more", call.uses))
+    })?;
+    let connection = match call.connection {
+        Some(id) => Some(usable_connection(deps, row.tenant, id, action.connector).await?),
+        None => None,
+    };
+    let data_key = match &connection {
+        Some(_) => deps.caches.data_key(deps, row.tenant).await.map_err(CallError::Worker)?,
+        None => Arc::from(""),
+    };
+    let request = action.request(&call.input, connection.is_some())?.into_request(
+        call.timeout,
+        Some(call.idempotency_key.clone()),
+        trace_of(row).map(|trace| trace.child().to_string()),
+    );
+    let credential = connection.as_deref().map(|connection| Credential { connection, data_key: &data_key });
+    let response = deps.egress.send(request, credential).await.map_err(tidegate_connectors::step_error)?;
+    Ok(action.output(&response, deps.clock.now())?)
+}
+
+async fn usable_connection(
+    deps: &Deps,
+    tenant: TenantId,
+    id: ConnectionId,
+    connector: &str,
+) -> Result<Arc<Connection>, CallError> {
+    let unusable = |message: String| CallError::Step(StepError::terminal(ErrorCode::ConnectionUnusable, message));
+    let connection = deps.caches.connection(deps, tenant, id).await.map_err(CallError::Worker)?;
+    let connection =
+        connection.ok_or_else(|| unusable(format!("the connection {id} is gone; choose another one in the step")))?;
+    if connection.connector != connector {
+        let is = &connection.connector;
+        return Err(unusable(format!("the connection {id} is for `{is}`, but the step needs one for `{connector}`")));
+    }
+    Ok(connection)
+}
+
+/// What is read again and again. Each cache has a bound and a lifetime; a lifetime is how stale a value may be.
+pub(crate) struct Caches {
+    /// Versions never change.
+    definitions: Cache<(WorkflowId, u32), Arc<Definition>>,
+    connections: Cache<(TenantId, ConnectionId), Option<Arc<Connection>>>,
+    data_keys: Cache<TenantId, Arc<str>>,
+}
+
+impl Caches {
+    pub(crate) fn new() -> Self {
+        Self {
+            definitions: Cache::builder().max_capacity(1_000).time_to_live(Duration::from_secs(3_600)).build(),
+            connections: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build(),
+            data_keys: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(300)).build(),
+        }
+    }
+
+    pub(crate) async fn definition(
+        &self,
+        deps: &Deps,
+        tenant: TenantId,
+        workflow: WorkflowId,
+        version: u32,
+    ) -> Result<Option<Arc<Definition>>, Error> {
+        if let Some(definition) = self.definitions.get(&(workflow, version)).await {
+            return Ok(Some(definition));
+        }
+        let Some(definition) = deps.store.workflows().definition(tenant, workflow, version).await? else {
+            return Ok(None);
+        };
+        let definition = Arc::new(definition);
+        self.definitions.insert((workflow, version), Arc::clone(&definition)).await;
+        Ok(Some(definition))
+    }
+
+    async fn connection(
+        &self,
+        deps: &Deps,
+        tenant: TenantId,
+        id: ConnectionId,
+    ) -> Result<Option<Arc<Connection>>, Error> {
+        if let Some(cached) = self.connections.get(&(tenant, id)).await {
+            return Ok(cached);
+        }
+        let connection = deps.store.connections().get(tenant, id).await?.map(Arc::new);
+        self.connections.insert((tenant, id), connection.clone()).await;
+        Ok(connection)
+    }
+
+    async fn data_key(&self, deps: &Deps, tenant: TenantId) -> Result<Arc<str>, Error> {
+        if let Some(key) = self.data_keys.get(&tenant).await {
+            return Ok(key);
+        }
+        let stored = deps.store.accounts().tenant(tenant).await?;
+        let stored = stored.ok_or_else(|| Error::Corrupt(format!("the tenant {tenant} of a run is gone")))?;
+        let key: Arc<str> = stored.data_key.into();
+        self.data_keys.insert(tenant, Arc::clone(&key)).await;
+        Ok(key)
+    }
+}

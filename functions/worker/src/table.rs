@@ -1,0 +1,318 @@
+//! What to do with a message, given the run's row: the table of ADR 1.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use futures::FutureExt;
+use jiff::Timestamp;
+use serde_json::json;
+use tidegate_model::{
+    ErrorCode, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage, StepError,
+    TriggerInput, TriggerKind, WakeMessage,
+};
+use tidegate_platform::blobs::KEPT;
+use tidegate_platform::queue::{OutgoingMessage, ReceivedMessage};
+use tidegate_platform::scheduler::{Timer, When};
+use tidegate_store::CreateError;
+
+use crate::execution::{self, Claimed};
+use crate::{Deps, Error, Invocation, Source, Verdict};
+
+/// Claims without progress after which a run is given up.
+const MAX_CLAIMS: u32 = 5;
+/// The longest delay that SQS takes
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-timers.html>).
+const MAX_QUEUE_DELAY: Duration = Duration::from_secs(900);
+
+pub(crate) async fn handle(
+    deps: &Deps,
+    received: &ReceivedMessage,
+    source: Source,
+    invocation: &Invocation,
+) -> Result<Verdict, Error> {
+    let message = match serde_json::from_str(&received.body) {
+        Ok(message) => message,
+        Err(error) if source == Source::DeadLetters => {
+            let key = keep_dead_letter(deps, "unknown", &received.body).await?;
+            tracing::error!(component = "worker", blob = key, %error, "a dead letter is not a message; its body is kept");
+            return Ok(Verdict::Delete);
+        }
+        Err(error) => return Err(Error::Corrupt(format!("the message can't be read: {error}"))),
+    };
+    match message {
+        Message::Start(start) => self::start(deps, *start, received, source, invocation).await,
+        Message::Schedule(firing) => match started_by_schedule(deps, &firing).await? {
+            Some(start) => self::start(deps, start, received, source, invocation).await,
+            None => Ok(Verdict::Delete),
+        },
+        Message::Wake(wake) => match deps.store.runs().get(wake.tenant_id, wake.run_id).await? {
+            Some(stored) => existing(deps, stored.row, &Incoming::Wake(wake), invocation).await,
+            None => {
+                tracing::warn!(component = "worker", run_id = %wake.run_id, "a wake-up for a run that is gone is dropped");
+                Ok(Verdict::Delete)
+            }
+        },
+    }
+}
+
+/// What came for a run that has a row.
+enum Incoming {
+    Start(StartMessage),
+    Wake(WakeMessage),
+}
+
+async fn start(
+    deps: &Deps,
+    start: StartMessage,
+    received: &ReceivedMessage,
+    source: Source,
+    invocation: &Invocation,
+) -> Result<Verdict, Error> {
+    let row = first_claim(deps, &start, invocation);
+    if source == Source::DeadLetters {
+        return match deps.store.runs().get(start.tenant_id, start.run_id).await? {
+            Some(stored) => existing(deps, stored.row, &Incoming::Start(start), invocation).await,
+            None => give_up_unclaimed(deps, start, row, received).await,
+        };
+    }
+    match deps.store.runs().create(&row, None).await {
+        Ok(()) => execute(deps, Claimed { row, input: Some(start.trigger), journal: Vec::new() }, invocation).await,
+        Err(CreateError::Exists(stored)) => existing(deps, stored.row, &Incoming::Start(start), invocation).await,
+        Err(CreateError::Store(error)) => Err(error.into()),
+    }
+}
+
+fn first_claim(deps: &Deps, start: &StartMessage, invocation: &Invocation) -> RunRow {
+    RunRow {
+        id: start.run_id,
+        tenant: start.tenant_id,
+        workflow: start.workflow_id,
+        version: start.version,
+        trigger: start.trigger.kind,
+        status: RunStatus::Running,
+        accepted_at: start.accepted_at,
+        started_at: deps.clock.now(),
+        finished_at: None,
+        fence: 1,
+        lease_until: invocation.lease_until,
+        lease_owner: deps.lease_owner(),
+        claims: 1,
+        journal_length: 0,
+        wake: 0,
+        wake_at: None,
+        traceparent: start.traceparent.clone(),
+        error: None,
+        failed_step: None,
+    }
+}
+
+async fn existing(
+    deps: &Deps,
+    mut row: RunRow,
+    incoming: &Incoming,
+    invocation: &Invocation,
+) -> Result<Verdict, Error> {
+    loop {
+        match row.status {
+            RunStatus::Waiting => match incoming {
+                Incoming::Wake(wake) if wake.wake == row.wake => {}
+                Incoming::Wake(_) | Incoming::Start(_) => {
+                    arm_wake(deps, &row).await?;
+                    return Ok(Verdict::Delete);
+                }
+            },
+            RunStatus::Running if deps.lease_is_over(&row) => {}
+            RunStatus::Running => {
+                let visible_in = Duration::try_from(row.lease_until.duration_since(deps.clock.now()));
+                return Ok(Verdict::Keep { visible_in: visible_in.unwrap_or_default() });
+            }
+            RunStatus::Queued
+            | RunStatus::Succeeded
+            | RunStatus::Failed
+            | RunStatus::Cancelled
+            | RunStatus::TimedOut
+            | RunStatus::Skipped => return Ok(Verdict::Delete),
+        }
+        match claim(deps, &row, incoming, invocation).await? {
+            Claim::Won(claimed) => return execute(deps, *claimed, invocation).await,
+            Claim::GivenUp => return Ok(Verdict::Delete),
+            Claim::Changed(current) => row = *current,
+        }
+    }
+}
+
+enum Claim {
+    Won(Box<Claimed>),
+    GivenUp,
+    /// The row was written meanwhile.
+    Changed(Box<RunRow>),
+}
+
+/// Claims a waiting run, or a running one whose lease is over.
+async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invocation) -> Result<Claim, Error> {
+    let journal = deps.store.runs().journal(old.tenant, old.id).await?;
+    let length = u32::try_from(journal.len()).unwrap_or(u32::MAX);
+    let progressed = old.status == RunStatus::Waiting || length > old.journal_length;
+    let input = match (journal.first().and_then(|item| item.input.clone()), incoming) {
+        (Some(input), _) => Some(input),
+        (None, Incoming::Start(start)) => Some(start.trigger.clone()),
+        (None, Incoming::Wake(_)) => None,
+    };
+    let row = RunRow {
+        status: RunStatus::Running,
+        fence: old.fence + 1,
+        lease_until: invocation.lease_until,
+        lease_owner: deps.lease_owner(),
+        claims: if progressed { 1 } else { old.claims + 1 },
+        journal_length: length,
+        wake_at: None,
+        ..old.clone()
+    };
+    if row.claims > MAX_CLAIMS {
+        let error = StepError::terminal(
+            ErrorCode::WorkerCrashed,
+            format!(
+                "the worker died {MAX_CLAIMS} times on this run without finishing a step; see the log of these times"
+            ),
+        );
+        let claimed = Claimed { row, input, journal };
+        return match execution::give_up(deps, old, claimed, error).await {
+            Ok(()) => Ok(Claim::GivenUp),
+            Err(conflict) => changed(conflict),
+        };
+    }
+    match deps.store.runs().replace(old, &row, None).await {
+        Ok(()) => Ok(Claim::Won(Box::new(Claimed { row, input, journal }))),
+        Err(error) => changed(execution::lost_to(error)),
+    }
+}
+
+fn changed(conflict: execution::Conflict) -> Result<Claim, Error> {
+    match conflict {
+        execution::Conflict::With(row) => Ok(Claim::Changed(row)),
+        execution::Conflict::Gone => Ok(Claim::GivenUp),
+        execution::Conflict::Error(error) => Err(error),
+    }
+}
+
+/// Executes a claimed run. Whatever goes wrong, the claim is given back, so that the message's next receipt can go on
+/// at once instead of at the lease's end.
+async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Result<Verdict, Error> {
+    let row = claimed.row.clone();
+    let run = std::panic::AssertUnwindSafe(execution::execute(deps, claimed, invocation)).catch_unwind();
+    let error = match run.boxed().await {
+        Ok(Ok(())) => return Ok(Verdict::Delete),
+        Ok(Err(Error::Lost)) => return Err(Error::Lost),
+        Ok(Err(error)) => error,
+        Err(panic) => Error::Corrupt(format!("the worker panicked: {}", panic_text(&*panic))),
+    };
+    let released = RunRow { lease_until: deps.clock.now(), ..row.clone() };
+    if let Err(release) = deps.store.runs().replace(&row, &released, None).await {
+        tracing::warn!(
+            component = "worker",
+            run_id = %row.id,
+            error = &release as &dyn std::error::Error,
+            "the claim could not be given back; the run goes on when its lease ends"
+        );
+        return Err(error);
+    }
+    Err(error)
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message")
+}
+
+/// Arms the timer that ends a run's current parking: a delayed message, or a one-time schedule for longer.
+pub(crate) async fn arm_wake(deps: &Deps, row: &RunRow) -> Result<(), Error> {
+    let wake_at = row.wake_at.unwrap_or(Timestamp::UNIX_EPOCH);
+    let message = Message::Wake(WakeMessage { run_id: row.id, tenant_id: row.tenant, wake: row.wake });
+    let body = serde_json::to_string(&message).map_err(|error| Error::Corrupt(error.to_string()))?;
+    let delay = Duration::try_from(wake_at.duration_since(deps.clock.now())).unwrap_or_default();
+    if delay <= MAX_QUEUE_DELAY {
+        deps.queue.send(OutgoingMessage { body, group: row.tenant, delay }).await?;
+    } else {
+        let name = format!("{}-{}", row.id, row.wake);
+        deps.scheduler.put(Timer { tenant: row.tenant, name, when: When::At(wake_at), body }).await?;
+    }
+    Ok(())
+}
+
+/// The start of a schedule's firing; `None` where the workflow is gone, switched off or not scheduled any more.
+async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Option<StartMessage>, Error> {
+    let workflow = deps.store.workflows().get(firing.tenant_id, firing.workflow_id).await?;
+    let Some(workflow) = workflow.filter(|workflow| workflow.active) else {
+        tracing::info!(
+            component = "worker",
+            tenant_id = %firing.tenant_id,
+            workflow_id = %firing.workflow_id,
+            "a firing of a workflow that is gone or inactive is dropped"
+        );
+        return Ok(None);
+    };
+    let planned: Timestamp = firing.scheduled_time.parse().map_err(|error| {
+        Error::Corrupt(format!("a firing's time {:?} can't be read: {error}", firing.scheduled_time))
+    })?;
+    let body = json!({"scheduled_time": firing.scheduled_time});
+    Ok(Some(StartMessage {
+        run_id: firing_run_id(firing, planned),
+        tenant_id: firing.tenant_id,
+        workflow_id: firing.workflow_id,
+        version: workflow.version,
+        trigger: TriggerInput { kind: TriggerKind::Schedule, content_type: None, body: Payload::Inline(body) },
+        accepted_at: planned,
+        traceparent: tidegate_telemetry::TraceContext::new_root().to_string(),
+    }))
+}
+
+/// The same firing is the same run, however often it is delivered.
+fn firing_run_id(firing: &ScheduleMessage, planned: Timestamp) -> RunId {
+    let source = format!("{} {}", firing.workflow_id, planned);
+    let hash = digest::digest(&digest::SHA256, source.as_bytes());
+    let mut entropy = [0; 10];
+    entropy.copy_from_slice(&hash.as_ref()[..10]);
+    RunId::for_tenant(firing.tenant_id, planned, entropy)
+}
+
+/// Marks a run as failed whose message went to the dead letters before anybody claimed it.
+async fn give_up_unclaimed(
+    deps: &Deps,
+    start: StartMessage,
+    row: RunRow,
+    received: &ReceivedMessage,
+) -> Result<Verdict, Error> {
+    let key = keep_dead_letter(deps, &start.tenant_id.to_string(), &received.body).await?;
+    let error = StepError::terminal(
+        ErrorCode::DeadLettered,
+        format!(
+            "the run's message could not be handled in {} tries; its body is kept as {key}",
+            received.receive_count
+        ),
+    );
+    let row = RunRow {
+        status: RunStatus::Failed,
+        finished_at: Some(deps.clock.now()),
+        lease_until: deps.clock.now(),
+        error: Some(error),
+        ..row
+    };
+    let detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new() };
+    let detail = execution::fold(deps, &row, &detail).await?;
+    match deps.store.runs().create(&row, Some(&detail)).await {
+        Ok(()) => Ok(Verdict::Delete),
+        Err(CreateError::Exists(_)) => Err(Error::Lost),
+        Err(CreateError::Store(error)) => Err(error.into()),
+    }
+}
+
+async fn keep_dead_letter(deps: &Deps, tenant: &str, body: &str) -> Result<String, Error> {
+    let hash = digest::digest(&digest::SHA256, body.as_bytes());
+    let name: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    let key = format!("{KEPT}/{tenant}/dead_letters/{name}");
+    deps.blobs.put(&key, body.to_owned().into()).await?;
+    Ok(key)
+}

@@ -1,0 +1,348 @@
+//! A whole world for a worker: embedded store and queue in memory, a clock that stands still, a target that records its
+//! calls, and a way to let the worker die between any two of its writes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tidegate_egress::{Egress, EgressSettings};
+use tidegate_model::{
+    Definition, Message, Payload, RunId, RunRow, RunStatus, StartMessage, TenantId, TriggerInput, TriggerKind,
+    WakeMessage, Workflow, WorkflowId,
+};
+use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::blobs::folder::FolderBlobs;
+use tidegate_platform::queue::{
+    EmbeddedQueue, EmbeddedSettings, OutgoingMessage, Queue, Receipt, ReceivedMessage,
+};
+use tidegate_platform::scheduler::{Scheduler, Timer};
+use tidegate_platform::{Blobs, Clock, Envelope, Ids, PortError};
+use tidegate_store::embedded::{self, Embedded, Faults, Location};
+use tidegate_store::{Store, StoredRun};
+use tidegate_worker::{Deps, Settings, Source, Verdict};
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+pub(crate) struct World {
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    pub(crate) tenant: TenantId,
+    pub(crate) store: Store,
+    pub(crate) queue: Arc<EmbeddedQueue>,
+    pub(crate) blobs: Arc<FolderBlobs>,
+    pub(crate) target: MockServer,
+    pub(crate) life: Life,
+    embedded: Embedded,
+    envelope: Envelope,
+    _folder: tempfile::TempDir,
+}
+
+/// How many more writes the worker makes before it dies.
+#[derive(Clone)]
+pub(crate) struct Life {
+    writes: Arc<AtomicI64>,
+    faults: Faults,
+}
+
+impl Life {
+    pub(crate) fn dies_after(&self, writes: u32) {
+        self.writes.store(i64::from(writes), Ordering::SeqCst);
+        self.faults.dies_with(Arc::clone(&self.writes));
+    }
+
+    pub(crate) fn revive(&self) {
+        self.writes.store(i64::MAX, Ordering::SeqCst);
+        self.faults.clear();
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.writes.load(Ordering::SeqCst) <= 0
+    }
+
+    fn write(&self) -> Result<(), PortError> {
+        if self.writes.fetch_sub(1, Ordering::SeqCst) <= 0 {
+            return Err(PortError::new("write", "the worker is dead"));
+        }
+        Ok(())
+    }
+}
+
+impl World {
+    pub(crate) async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::manual("2026-11-21T10:00:00Z".parse().unwrap());
+        let ids = Ids::seeded(clock.clone(), 1);
+        let faults = Faults::default();
+        let embedded = embedded::open(Location::Memory, faults.clone()).await.unwrap();
+        let settings = EmbeddedSettings { visibility_timeout: Duration::from_secs(330), max_receive_count: 25 };
+        let queue = Arc::new(EmbeddedQueue::in_memory(settings, clock.clone()).unwrap());
+        let keys = KeyFile::open_or_create(&folder.path().join("master.key")).unwrap();
+        let target = MockServer::start().await;
+        let world = Self {
+            tenant: ids.tenant(),
+            store: embedded.store.clone(),
+            queue,
+            blobs: Arc::new(FolderBlobs::open(&folder.path().join("blobs"), clock.clone()).unwrap()),
+            target,
+            life: Life { writes: Arc::new(AtomicI64::new(i64::MAX)), faults },
+            envelope: Envelope::new(Arc::new(keys), clock.clone()),
+            embedded,
+            clock,
+            ids,
+            _folder: folder,
+        };
+        world.answers(ResponseTemplate::new(200).set_body_json(json!({"ok": true}))).await;
+        world
+    }
+
+    /// A worker in a process of its own, the only one alive.
+    pub(crate) fn worker(&self, process: &str) -> Deps {
+        let settings =
+            Settings { in_place: Duration::ZERO, ..Settings::new(process, true) };
+        self.worker_with(settings)
+    }
+
+    pub(crate) fn worker_with(&self, settings: Settings) -> Deps {
+        let allow = vec!["127.0.0.1/32".parse().unwrap()];
+        Deps::new(
+            self.store.clone(),
+            Arc::new(Mortal { port: Arc::clone(&self.queue), life: self.life.clone() }),
+            Arc::new(Mortal { port: Arc::new(self.queue.scheduler()), life: self.life.clone() }),
+            Arc::new(Mortal { port: Arc::clone(&self.blobs), life: self.life.clone() }),
+            Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone()),
+            self.clock.clone(),
+            settings,
+        )
+    }
+
+    /// From now on the target answers like this.
+    pub(crate) async fn answers(&self, answer: ResponseTemplate) {
+        self.target.reset().await;
+        Mock::given(any()).respond_with(answer).mount(&self.target).await;
+    }
+
+    /// The target's calls: each one's path and idempotency key.
+    pub(crate) async fn calls(&self) -> Vec<(String, String)> {
+        let requests = self.target.received_requests().await.unwrap();
+        requests
+            .iter()
+            .map(|request| {
+                let key = request.headers.get("idempotency-key").map_or("", |key| key.to_str().unwrap());
+                (request.url.path().to_owned(), key.to_owned())
+            })
+            .collect()
+    }
+
+    /// Stores a workflow whose steps POST to `/a`, `/b`, … of the target; `change` may alter the definition.
+    pub(crate) async fn workflow(&self, steps: usize, change: impl FnOnce(&mut Value)) -> WorkflowId {
+        let steps: Vec<Value> = ["a", "b", "c", "d"][..steps]
+            .iter()
+            .map(|id| {
+                let url = format!("{}/{id}", self.target.uri());
+                json!({"id": id, "uses": "http.request", "with": {"method": "POST", "url": url, "json": {"n": "{{ n }}"}}})
+            })
+            .collect();
+        let mut document = json!({"name": "test", "trigger": {"type": "webhook"}, "steps": steps});
+        change(&mut document);
+        let definition = Definition::parse(&document).unwrap();
+        let now = self.clock.now();
+        let workflow = Workflow {
+            id: self.ids.workflow(),
+            tenant: self.tenant,
+            name: definition.name.clone(),
+            active: true,
+            version: 1,
+            revision: 1,
+            trigger: definition.trigger.clone(),
+            created_at: now,
+            updated_at: now,
+        };
+        self.store.workflows().create(&workflow, &definition).await.unwrap();
+        workflow.id
+    }
+
+    pub(crate) fn start(&self, workflow: WorkflowId) -> StartMessage {
+        StartMessage {
+            run_id: self.ids.run(self.tenant),
+            tenant_id: self.tenant,
+            workflow_id: workflow,
+            version: 1,
+            trigger: TriggerInput {
+                kind: TriggerKind::Webhook,
+                content_type: Some("application/json".to_owned()),
+                body: Payload::Inline(json!({"n": 1})),
+            },
+            accepted_at: self.clock.now(),
+            traceparent: TRACEPARENT.to_owned(),
+        }
+    }
+
+    /// A row of the run that this message starts, in the given state and held by another process.
+    pub(crate) fn row(&self, start: &StartMessage, status: RunStatus) -> RunRow {
+        RunRow {
+            id: start.run_id,
+            tenant: start.tenant_id,
+            workflow: start.workflow_id,
+            version: start.version,
+            trigger: TriggerKind::Webhook,
+            status,
+            accepted_at: start.accepted_at,
+            started_at: self.clock.now(),
+            finished_at: status.is_final().then(|| self.clock.now()),
+            fence: 1,
+            lease_until: self.clock.now().checked_add(Duration::from_secs(100)).unwrap(),
+            lease_owner: "another/0".to_owned(),
+            claims: 1,
+            journal_length: 0,
+            wake: 0,
+            wake_at: None,
+            traceparent: TRACEPARENT.to_owned(),
+            error: None,
+            failed_step: None,
+        }
+    }
+
+    pub(crate) async fn stored(&self, run: RunId) -> Option<StoredRun> {
+        self.store.runs().get(self.tenant, run).await.unwrap()
+    }
+
+    pub(crate) async fn status(&self, run: RunId) -> Option<RunStatus> {
+        self.stored(run).await.map(|stored| stored.row.status)
+    }
+
+    pub(crate) async fn send(&self, message: &Message) {
+        let body = serde_json::to_string(message).unwrap();
+        self.queue.send(OutgoingMessage::new(self.tenant, body)).await.unwrap();
+    }
+
+    /// Handles the visible messages with this worker, until there are none or it dies. A worker that dies settles
+    /// nothing: its messages come again when the queue is told that it is dead.
+    pub(crate) async fn work(&self, deps: &Deps) {
+        loop {
+            let messages = self.queue.receive(1, Duration::ZERO).await.unwrap();
+            let Some(message) = messages.first() else { return };
+            let verdict = tidegate_worker::handle(deps, message, Source::Runs).await;
+            if self.life.is_dead() {
+                self.life.revive();
+                self.queue.change_visibility(&message.receipt, Duration::ZERO).await.unwrap();
+                return;
+            }
+            match verdict {
+                Verdict::Delete => self.queue.delete(&message.receipt).await.unwrap(),
+                Verdict::Keep { visible_in } => {
+                    self.queue.change_visibility(&message.receipt, visible_in).await.unwrap();
+                }
+            }
+        }
+    }
+
+    /// Works until nothing is left, moving the clock past delays.
+    pub(crate) async fn work_to_the_end(&self, deps: &Deps) {
+        for _ in 0..1_000 {
+            self.work(deps).await;
+            let depth = self.queue.depth().await.unwrap();
+            if depth.visible + depth.delayed + depth.in_flight == 0 {
+                return;
+            }
+            self.clock.advance(Duration::from_secs(60));
+        }
+        panic!("the queue never empties: {:?}", self.queue.depth().await);
+    }
+
+    /// How many calls the database got, by what they do.
+    pub(crate) fn store_calls(&self) -> BTreeMap<String, u64> {
+        self.embedded.meter.all_calls()
+    }
+}
+
+pub(crate) fn message(body: &Message) -> ReceivedMessage {
+    ReceivedMessage {
+        body: serde_json::to_string(body).unwrap(),
+        receive_count: 1,
+        receipt: Receipt("none".to_owned()),
+    }
+}
+
+pub(crate) fn wake(row: &RunRow, wake: u32) -> Message {
+    Message::Wake(WakeMessage { run_id: row.id, tenant_id: row.tenant, wake })
+}
+
+pub(crate) fn seconds_until(at: Timestamp, clock: &Clock) -> i64 {
+    at.as_second() - clock.now().as_second()
+}
+
+/// A port whose writes fail once the worker is dead.
+struct Mortal<P> {
+    port: Arc<P>,
+    life: Life,
+}
+
+#[async_trait]
+impl<P: Queue> Queue for Mortal<P> {
+    async fn send(&self, message: OutgoingMessage) -> Result<(), PortError> {
+        self.life.write()?;
+        self.port.send(message).await
+    }
+
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, PortError> {
+        self.port.receive(max, wait).await
+    }
+
+    async fn delete(&self, receipt: &Receipt) -> Result<(), PortError> {
+        self.port.delete(receipt).await
+    }
+
+    async fn change_visibility(&self, receipt: &Receipt, visible_in: Duration) -> Result<(), PortError> {
+        self.port.change_visibility(receipt, visible_in).await
+    }
+
+    async fn redrive(&self, max: usize) -> Result<usize, PortError> {
+        self.port.redrive(max).await
+    }
+
+    fn dead_letters(&self) -> Option<&dyn Queue> {
+        self.port.dead_letters()
+    }
+}
+
+#[async_trait]
+impl<P: Scheduler> Scheduler for Mortal<P> {
+    async fn put(&self, timer: Timer) -> Result<(), PortError> {
+        self.life.write()?;
+        self.port.put(timer).await
+    }
+
+    async fn delete(&self, tenant: TenantId, name: &str) -> Result<(), PortError> {
+        self.life.write()?;
+        self.port.delete(tenant, name).await
+    }
+}
+
+#[async_trait]
+impl<P: Blobs> Blobs for Mortal<P> {
+    async fn put(&self, key: &str, bytes: Bytes) -> Result<(), PortError> {
+        self.life.write()?;
+        self.port.put(key, bytes).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+        self.port.get(key).await
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {
+        self.life.write()?;
+        self.port.rename(from, to).await
+    }
+
+    async fn delete(&self, key: &str) -> Result<(), PortError> {
+        self.life.write()?;
+        self.port.delete(key).await
+    }
+}

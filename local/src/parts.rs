@@ -1,0 +1,147 @@
+//! Puts the product together: opens the embedded parts and gives each function the ones it may use.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tidegate_auth::{Passwords, Registration, TokenSigner};
+use tidegate_egress::{Egress, EgressSettings};
+use tidegate_http::{Api, Health, TokenVerifier};
+use tidegate_platform::blobs::folder::FolderBlobs;
+use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
+use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_store::embedded::{self, Embedded, Faults, Location};
+
+use crate::settings::Serve;
+
+/// How long a message may be handled before it comes again: the worker's time and a margin.
+const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(330);
+/// The issuer of access tokens: the installation. Behind another name it may change freely; tokens are short-lived.
+const ISSUER: &str = "tidegate";
+/// After so many receives a message becomes a dead letter.
+const MAX_RECEIVE_COUNT: u32 = 25;
+
+/// The embedded parts.
+pub(crate) struct Parts {
+    pub(crate) embedded: Embedded,
+    pub(crate) queue: Arc<EmbeddedQueue>,
+    pub(crate) blobs: Arc<FolderBlobs>,
+    pub(crate) clock: Clock,
+    pub(crate) ids: Ids,
+    envelope: Envelope,
+    registration: Registration,
+    /// Holds what [`Parts::in_memory`] needs on disk.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+impl Parts {
+    /// Opens the parts in the data folder, which is made if it is missing and belongs to this process until it ends.
+    pub(crate) async fn open(settings: &Serve) -> anyhow::Result<Self> {
+        let folder = &settings.data_dir;
+        let embedded = embedded::open(Location::Folder(folder), Faults::default()).await?;
+        Self::over(embedded, folder, Some(&folder.join("queue.db")), settings.registration(), None)
+    }
+
+    /// Parts that are gone with the process; what the OpenAPI document is made from.
+    pub(crate) async fn in_memory() -> anyhow::Result<Self> {
+        let scratch = tempfile::tempdir()?;
+        let embedded = embedded::open(Location::Memory, Faults::default()).await?;
+        let folder = scratch.path().to_owned();
+        Self::over(embedded, &folder, None, Registration::Open, Some(scratch))
+    }
+
+    fn over(
+        embedded: Embedded,
+        folder: &Path,
+        queue: Option<&Path>,
+        registration: Registration,
+        scratch: Option<tempfile::TempDir>,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let keys = KeyFile::open_or_create(&folder.join("master.key"))?;
+        let settings = EmbeddedSettings { visibility_timeout: VISIBILITY_TIMEOUT, max_receive_count: MAX_RECEIVE_COUNT };
+        let queue = match queue {
+            Some(path) => EmbeddedQueue::open(path, settings, clock.clone())?,
+            None => EmbeddedQueue::in_memory(settings, clock.clone())?,
+        };
+        Ok(Self {
+            embedded,
+            queue: Arc::new(queue),
+            blobs: Arc::new(FolderBlobs::open(&folder.join("blobs"), clock.clone())?),
+            envelope: Envelope::new(Arc::new(keys), clock.clone()),
+            ids: Ids::new(clock.clone()),
+            clock,
+            registration,
+            _scratch: scratch,
+        })
+    }
+
+    /// Every operation of every function.
+    pub(crate) fn api(&self) -> anyhow::Result<Api> {
+        let store = self.embedded.store.clone();
+        let (envelope, clock, ids) = (self.envelope.clone(), self.clock.clone(), self.ids.clone());
+        let verifier = TokenVerifier::new(store.clone(), ISSUER, clock.clone());
+        let auth = tidegate_auth::Deps {
+            store: store.clone(),
+            envelope: envelope.clone(),
+            signer: TokenSigner::new(store.clone(), envelope.clone(), ISSUER, clock.clone(), ids.clone()),
+            verifier: verifier.clone(),
+            passwords: Passwords::new(std::thread::available_parallelism()?.get()),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            registration: self.registration,
+        };
+        let workflows = tidegate_workflows::Deps {
+            store: store.clone(),
+            scheduler: Arc::new(self.queue.scheduler()),
+            envelope,
+            verifier: verifier.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+        };
+        let webhooks =
+            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids);
+        let runs = tidegate_runs::Deps { store, blobs: self.blobs.clone(), verifier, clock };
+        let api = tidegate_auth::api(auth)
+            .merge(tidegate_workflows::api(workflows))
+            .merge(tidegate_webhooks::api(webhooks))
+            .merge(tidegate_runs::api(runs))
+            .merge(self.health().api());
+        api.with_document().context("write the OpenAPI document")
+    }
+
+    /// The worker, as a process of its own name that alone owns the data.
+    pub(crate) fn worker(&self, settings: &Serve) -> anyhow::Result<tidegate_worker::Deps> {
+        let process = self.ids.entropy().map(|byte| format!("{byte:02x}")).concat();
+        let mut allow = settings.egress_allow.clone();
+        if settings.demo {
+            allow.push("127.0.0.1/32".parse()?);
+        }
+        let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone());
+        Ok(tidegate_worker::Deps::new(
+            self.embedded.store.clone(),
+            self.queue.clone(),
+            Arc::new(self.queue.scheduler()),
+            self.blobs.clone(),
+            egress,
+            self.clock.clone(),
+            tidegate_worker::Settings::new(process, true),
+        ))
+    }
+
+    fn health(&self) -> Health {
+        let queue = self.queue.clone();
+        let store = self.embedded.store.clone();
+        Health::default()
+            .ready("queue", move || {
+                let queue = queue.clone();
+                async move { queue.depth().await.map(drop).map_err(Into::into) }
+            })
+            .ready("store", move || {
+                let store = store.clone();
+                async move { store.signing_keys().current().await.map(drop).map_err(Into::into) }
+            })
+    }
+}

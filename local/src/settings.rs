@@ -1,0 +1,71 @@
+//! The settings of `tidegate serve`: flags, each also an environment variable. Read here and nowhere else.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use ipnet::IpNet;
+use tidegate_auth::Registration;
+
+/// The integration platform that runs in your own account, or here.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs everything in one process, with its data in a folder.
+    Serve(Serve),
+    /// Prints the OpenAPI document.
+    Openapi,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, env = "TIDEGATE_PORT", default_value_t = 8080)]
+    port: u16,
+
+    /// Address to listen on. Anything but a loopback address closes registration unless --registration says otherwise.
+    #[arg(long, env = "TIDEGATE_HOST", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+
+    /// Folder that holds all data; made if missing.
+    #[arg(long, env = "TIDEGATE_DATA_DIR", default_value = "./data", value_name = "FOLDER")]
+    pub(crate) data_dir: PathBuf,
+
+    /// Address ranges that workflows may call although they are not public, such as 127.0.0.1/32.
+    #[arg(long, env = "TIDEGATE_EGRESS_ALLOW", value_delimiter = ',', num_args = 1.., value_name = "CIDR")]
+    pub(crate) egress_allow: Vec<IpNet>,
+
+    /// How many runs are executed at once.
+    #[arg(long, env = "TIDEGATE_WORKERS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) workers: u16,
+
+    /// Who may register: anybody, nobody, or whoever was invited. Open by default on a loopback address, else closed.
+    #[arg(long, env = "TIDEGATE_REGISTRATION", value_name = "open|invite|closed")]
+    registration: Option<Registration>,
+
+    /// What is logged: a level, and levels per component, such as info,worker=debug.
+    #[arg(long, env = "TIDEGATE_LOG", default_value = "info", value_name = "FILTER")]
+    pub(crate) log: String,
+
+    /// Makes a demo tenant with sample workflows, and an inbox that they send to. Allows calls to 127.0.0.1.
+    #[arg(long, env = "TIDEGATE_DEMO")]
+    pub(crate) demo: bool,
+}
+
+impl Serve {
+    /// Where to listen.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+
+    /// Who may register.
+    pub(crate) fn registration(&self) -> Registration {
+        self.registration.unwrap_or(if self.host.is_loopback() { Registration::Open } else { Registration::Closed })
+    }
+}

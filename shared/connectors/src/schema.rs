@@ -1,0 +1,143 @@
+//! JSON Schemas of the catalogue, compiled once, whose errors are told for a person and never repeat the value.
+
+use std::sync::OnceLock;
+
+use jsonschema::error::{TypeKind, ValidationErrorKind};
+use jsonschema::{ValidationError, Validator};
+use serde_json::Value;
+use tidegate_model::{FieldError, Pointer};
+
+/// A JSON Schema (draft 2020-12) of the catalogue.
+pub struct Schema {
+    text: &'static str,
+    compiled: OnceLock<(Value, Validator)>,
+}
+
+impl Schema {
+    /// A schema from its JSON text; it is compiled on first use.
+    pub const fn new(text: &'static str) -> Self {
+        Self { text, compiled: OnceLock::new() }
+    }
+
+    /// The schema itself, for forms and documents.
+    pub fn document(&self) -> &Value {
+        &self.compiled().0
+    }
+
+    /// What is wrong with a value; pointers are relative to it. An error at a text for which `skip` holds is left out,
+    /// as are the errors of absent values that such a text may yet bring.
+    pub fn errors(&self, value: &Value, skip: fn(&str) -> bool) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for error in self.compiled().1.iter_errors(value) {
+            explain(&error, skip, &mut errors);
+        }
+        errors
+    }
+
+    #[expect(clippy::expect_used, reason = "a test compiles every schema of the catalogue")]
+    fn compiled(&self) -> &(Value, Validator) {
+        self.compiled.get_or_init(|| {
+            let document: Value = serde_json::from_str(self.text).expect("the catalogue's schemas are JSON");
+            let validator = jsonschema::validator_for(&document).expect("the catalogue's schemas are JSON Schemas");
+            (document, validator)
+        })
+    }
+}
+
+fn explain(error: &ValidationError<'_>, skip: fn(&str) -> bool, errors: &mut Vec<FieldError>) {
+    if error.instance().as_str().is_some_and(skip) {
+        return;
+    }
+    let at = Pointer::from(error.instance_path().as_str());
+    let mut tell = |pointer: Pointer, detail: String| errors.push(FieldError::new(pointer, detail));
+    match error.kind() {
+        ValidationErrorKind::Required { property } => {
+            tell(at.push(property.as_str().unwrap_or_default()), "is required".to_owned());
+        }
+        ValidationErrorKind::AdditionalProperties { unexpected }
+        | ValidationErrorKind::UnevaluatedProperties { unexpected } => {
+            for name in unexpected {
+                tell(at.push(name), "unknown field; remove it".to_owned());
+            }
+        }
+        ValidationErrorKind::Type { kind } => {
+            tell(at, format!("expected {}, not {}", expected_type(kind), type_of(error.instance())));
+        }
+        ValidationErrorKind::Enum { options } => {
+            let options: Vec<_> = options.as_array().into_iter().flatten().map(Value::to_string).collect();
+            tell(at, format!("must be one of {}", options.join(", ")));
+        }
+        ValidationErrorKind::MinLength { limit: 1 } => tell(at, "must not be empty".to_owned()),
+        ValidationErrorKind::MinLength { limit } => tell(at, format!("must have at least {limit} characters")),
+        ValidationErrorKind::MaxLength { limit } => tell(at, format!("must have at most {limit} characters")),
+        ValidationErrorKind::MinItems { limit } => tell(at, format!("must have at least {limit} elements")),
+        ValidationErrorKind::MaxItems { limit } => tell(at, format!("must have at most {limit} elements")),
+        ValidationErrorKind::MaxProperties { limit } => tell(at, format!("must have at most {limit} fields")),
+        ValidationErrorKind::Not { schema } => {
+            let fields = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            tell(at, format!("takes only one of {}", fields.collect::<Vec<_>>().join(", ")));
+        }
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            explain_choice(at, context, skip, errors);
+        }
+        _ => tell(at, error.masked().to_string()),
+    }
+}
+
+/// Of the alternatives of an `anyOf` or `oneOf`, tells the errors of the one whose constants fit the value.
+fn explain_choice(
+    at: Pointer,
+    alternatives: &[Vec<ValidationError<'static>>],
+    skip: fn(&str) -> bool,
+    errors: &mut Vec<FieldError>,
+) {
+    let missing: Option<Vec<&str>> = alternatives.iter().map(|errors| missing_field(errors)).collect();
+    if let Some(fields) = missing {
+        errors.push(FieldError::new(at, format!("needs at least one of {}", fields.join(", "))));
+        return;
+    }
+    let is_constant = |error: &ValidationError<'_>| matches!(error.kind(), ValidationErrorKind::Constant { .. });
+    let fitting: Vec<_> = alternatives.iter().filter(|errors| !errors.iter().any(is_constant)).collect();
+    match fitting.as_slice() {
+        [] => {}
+        [only] => {
+            for error in *only {
+                explain(error, skip, errors);
+            }
+        }
+        _ => errors.push(FieldError::new(at, "has none of the forms that are allowed here")),
+    }
+}
+
+/// The field whose absence is all that is wrong.
+fn missing_field<'e>(errors: &'e [ValidationError<'static>]) -> Option<&'e str> {
+    let [only] = errors else { return None };
+    if let ValidationErrorKind::Required { property } = only.kind() { property.as_str() } else { None }
+}
+
+fn expected_type(kind: &TypeKind) -> String {
+    let name = |kind: jsonschema::JsonType| match kind {
+        jsonschema::JsonType::Array => "a list",
+        jsonschema::JsonType::Boolean => "true or false",
+        jsonschema::JsonType::Integer => "a whole number",
+        jsonschema::JsonType::Null => "null",
+        jsonschema::JsonType::Number => "a number",
+        jsonschema::JsonType::Object => "an object",
+        jsonschema::JsonType::String => "a string",
+    };
+    match kind {
+        TypeKind::Single(kind) => name(*kind).to_owned(),
+        TypeKind::Multiple(kinds) => kinds.iter().map(name).collect::<Vec<_>>().join(" or "),
+    }
+}
+
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

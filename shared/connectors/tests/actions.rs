@@ -1,0 +1,272 @@
+//! What the catalogue's actions take, the requests they make, and how they read the answers that the vendors document.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::{Value, json};
+use tidegate_connectors::{Action, action, actions, connector, connectors, nearest_action, validate_step_input};
+use tidegate_egress::{Auth, Effect, OutboundResponse};
+use tidegate_model::{ErrorCode, FieldError, StepError};
+
+fn the(name: &str) -> &'static Action {
+    action(name).unwrap()
+}
+
+fn answer(status: u16, headers: &[(&'static str, &str)], body: &str) -> OutboundResponse {
+    let headers: HeaderMap = headers
+        .iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap()))
+        .collect();
+    OutboundResponse { status, headers, body: Bytes::copy_from_slice(body.as_bytes()) }
+}
+
+fn read(name: &str, response: &OutboundResponse) -> Result<Value, StepError> {
+    the(name).output(response, "2026-11-20T10:00:00Z".parse().unwrap())
+}
+
+fn texts(errors: Vec<FieldError>) -> Vec<String> {
+    errors.into_iter().map(|error| format!("{} {}", error.pointer, error.detail)).collect()
+}
+
+fn is_template(text: &str) -> bool {
+    text.contains("{{")
+}
+
+#[test]
+fn the_catalogue_is_consistent() {
+    for connector in connectors() {
+        assert!(connector.secret.document().is_object(), "{}", connector.name);
+        for action in connector.actions {
+            assert_eq!(action.connector, connector.name);
+            assert!(action.name.starts_with(&format!("{}.", connector.name)));
+            assert_eq!(action.input.document()["type"], "object");
+        }
+    }
+    assert_eq!(
+        actions().map(|action| action.name).collect::<Vec<_>>(),
+        ["slack.send_message", "discord.send_message", "http.request"],
+    );
+    assert_eq!(nearest_action("slack.sendMessage").unwrap().name, "slack.send_message");
+    assert_eq!(nearest_action("http.get").unwrap().name, "http.request");
+    assert!(nearest_action("salesforce.upsert_record_in_bulk_mode").is_none());
+}
+
+#[test]
+fn inputs_are_checked_by_field_and_templates_are_left_to_the_run() {
+    let check = |uses: &str, with: Value| texts(validate_step_input(uses, with.as_object().unwrap(), is_template));
+    assert!(check("slack.send_message", json!({"text": "Hello {{user.name}}!", "blocks": "{{ blocks }}"})).is_empty());
+    assert_eq!(check("slack.send_message", json!({})), [" needs at least one of text, blocks, attachments"]);
+    assert_eq!(check("slack.send_message", json!({"text": 7})), ["/text expected a string, not a number"]);
+    assert_eq!(
+        check("slack.send_message", json!({"text": "{{ a }}", "txet": "{{ b }}"})),
+        ["/txet unknown field; remove it"],
+    );
+    assert_eq!(
+        check("discord.send_message", json!({"content": "x".repeat(2001)})),
+        ["/content must have at most 2000 characters"],
+    );
+    assert!(check("discord.send_message", json!({"content": format!("{{{{ x }}}}{}", "x".repeat(2001))})).is_empty());
+    assert_eq!(
+        check("discord.send_message", json!({"embeds": ["{{ embed }}", 3]})),
+        ["/embeds/1 expected an object, not a number"],
+    );
+    assert_eq!(check("http.request", json!({"method": "GET"})), ["/url is required"]);
+    assert_eq!(
+        check("http.request", json!({"method": "FETCH", "url": "{{ url }}"})),
+        [r#"/method must be one of "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS""#],
+    );
+    assert_eq!(
+        check("http.request", json!({"method": "{{ m }}", "url": "u", "json": {}, "body": ""})),
+        [" takes only one of json, body"],
+    );
+    assert_eq!(
+        check("http.request", json!({"method": "GET", "url": "u", "headers": {"a/b": {}}})),
+        ["/headers/a~1b expected true or false or a number or a string, not an object"],
+    );
+    assert!(check("no.such_action", json!({})).is_empty());
+}
+
+#[test]
+fn webhook_messages_are_posted_exactly_as_given() {
+    let input = json!({"text": "Hello Alex! Order #12345 confirmed."});
+    let parts = the("slack.send_message").request(&input, true).unwrap();
+    assert_eq!((parts.method.as_str(), parts.url.as_str(), parts.effect), ("POST", "", Effect::Write));
+    assert_eq!(parts.body.unwrap(), r#"{"text":"Hello Alex! Order #12345 confirmed."}"#);
+    assert_eq!(parts.headers["content-type"], "application/json");
+    assert!(matches!(&parts.auth, Auth::UrlField { field } if *field == "webhook_url"));
+
+    let missing = the("slack.send_message").request(&input, false).unwrap_err();
+    assert_eq!((missing.code, missing.retryable), (ErrorCode::ConnectionUnusable, false));
+    let invalid = the("discord.send_message").request(&json!({"content": ""}), true).unwrap_err();
+    assert_eq!(invalid.code, ErrorCode::InputInvalid);
+    assert_eq!(invalid.message, "the input does not fit discord.send_message: /with/content must not be empty");
+}
+
+#[test]
+fn http_requests_carry_query_headers_and_body() {
+    let input = json!({
+        "method": "PUT", "url": "https://api.example.com/v1/orders?a=1#part",
+        "query": {"tag": ["x y", 2], "none": null, "ok": true},
+        "headers": {"X-Count": 3},
+        "json": {"b": 1, "a": null},
+    });
+    let parts = the("http.request").request(&input, false).unwrap();
+    assert_eq!(parts.url, "https://api.example.com/v1/orders?a=1&tag=x+y&tag=2&ok=true");
+    assert_eq!((parts.headers["x-count"].to_str().unwrap(), parts.effect), ("3", Effect::Write));
+    assert_eq!(parts.headers["content-type"], "application/json");
+    assert_eq!(parts.body.unwrap(), r#"{"b":1,"a":null}"#);
+    assert!(matches!(parts.auth, Auth::None));
+
+    let text =
+        json!({"method": "POST", "url": "https://e.org", "body": "<a/>", "headers": {"Content-Type": "text/xml"}});
+    let parts = the("http.request").request(&text, true).unwrap();
+    assert_eq!(
+        (parts.headers["content-type"].to_str().unwrap(), parts.body.unwrap().as_ref()),
+        ("text/xml", &b"<a/>"[..])
+    );
+    assert!(matches!(parts.auth, Auth::Http));
+
+    for (method, effect) in
+        [("GET", Effect::Read), ("HEAD", Effect::Read), ("OPTIONS", Effect::Read), ("DELETE", Effect::Write)]
+    {
+        let parts = the("http.request").request(&json!({"method": method, "url": "https://e.org"}), false).unwrap();
+        assert_eq!((parts.effect, parts.body), (effect, None));
+    }
+    let refused = |change: Value| {
+        let mut input = json!({"method": "GET", "url": "https://e.org"});
+        input.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        the("http.request").request(&input, false).unwrap_err().message
+    };
+    for (change, pointer) in [
+        (json!({"url": "ftp://e.org"}), "/with/url must begin"),
+        (json!({"url": "e.org"}), "/with/url is not a URL"),
+        (json!({"url": "https://user:secret@e.org"}), "/with/url must not have a user name"),
+        (json!({"headers": {"Host": "other"}}), "/with/headers/Host is set by"),
+        (json!({"headers": {"a b": "c"}}), "/with/headers/a b is not"),
+        (json!({"headers": {"a": "b\r\nc: d"}}), "/with/headers/a has characters"),
+    ] {
+        let message = refused(change);
+        assert!(message.contains(pointer) && !message.contains("secret"), "{message}");
+    }
+}
+
+#[test]
+fn slack_answers_are_read_as_documented() {
+    let ok = read("slack.send_message", &answer(200, &[("content-type", "text/html")], "ok"));
+    assert_eq!(ok.unwrap(), json!({"status": 200, "body": "ok"}));
+    for (status, text, hint) in [
+        (400, "invalid_payload", "Block Kit"),
+        (403, "action_prohibited", "administrators"),
+        (404, "channel_not_found", "new webhook"),
+        (404, "no_service", "disabled or removed"),
+        (410, "channel_is_archived", "unarchive"),
+    ] {
+        let error = read("slack.send_message", &answer(status, &[], text)).unwrap_err();
+        assert_eq!((error.code, error.retryable, error.retry_after_ms), (ErrorCode::TargetFailed, false, None));
+        assert!(error.message.contains(text) && error.message.contains(hint), "{}", error.message);
+        assert!(error.message.contains(&status.to_string()));
+    }
+    let error = read("slack.send_message", &answer(500, &[], "rollup_error")).unwrap_err();
+    assert_eq!((error.code, error.retryable), (ErrorCode::TargetFailed, true));
+    let error = read("slack.send_message", &answer(429, &[("retry-after", "30")], "rate_limited")).unwrap_err();
+    assert_eq!((error.code, error.retryable, error.retry_after_ms), (ErrorCode::RateLimited, true, Some(30_000)));
+}
+
+#[test]
+fn discord_answers_are_read_as_documented() {
+    assert_eq!(read("discord.send_message", &answer(204, &[], "")).unwrap(), json!({"status": 204, "body": null}));
+    let json = [("content-type", "application/json")];
+    let error = read("discord.send_message", &answer(404, &json, r#"{"message": "Unknown Webhook", "code": 10015}"#));
+    let error = error.unwrap_err();
+    assert_eq!((error.code, error.retryable), (ErrorCode::TargetFailed, false));
+    assert!(error.message.contains("Unknown Webhook (the webhook was deleted"), "{}", error.message);
+    let limited = answer(
+        429,
+        &[("content-type", "application/json"), ("retry-after", "65")],
+        r#"{"message": "You are being rate limited.", "retry_after": 64.57, "global": false}"#,
+    );
+    let error = read("discord.send_message", &limited).unwrap_err();
+    assert_eq!((error.code, error.retryable, error.retry_after_ms), (ErrorCode::RateLimited, true, Some(64_570)));
+}
+
+#[test]
+fn http_answers_become_output_or_a_classified_error() {
+    let json = [("content-type", "application/problem+json; charset=utf-8"), ("x-a", "1"), ("x-a", "2")];
+    let output = read("http.request", &answer(201, &json, r#"{"id": 12345678901234567890}"#)).unwrap();
+    assert_eq!(output["body"], json!({"id": 12_345_678_901_234_567_890_u64}));
+    assert_eq!(output["headers"]["x-a"], "1, 2");
+    assert_eq!(read("http.request", &answer(200, &json, "")).unwrap()["body"], Value::Null);
+    assert_eq!(read("http.request", &answer(200, &[], "[1]")).unwrap()["body"], "[1]");
+    let bytes = OutboundResponse { body: Bytes::from_static(&[0xff, 0]), ..answer(200, &[], "") };
+    let output = read("http.request", &bytes).unwrap();
+    assert_eq!((&output["body"], &output["encoding"]), (&json!("/wA="), &json!("base64")));
+    let broken = read("http.request", &answer(200, &json, "{")).unwrap_err();
+    assert_eq!((broken.code, broken.retryable), (ErrorCode::ResponseInvalid, false));
+
+    for status in [408, 425, 429, 500, 502, 503, 504] {
+        assert!(read("http.request", &answer(status, &[], "")).unwrap_err().retryable, "{status}");
+    }
+    for status in [301, 304, 400, 401, 403, 404, 409, 410, 422] {
+        assert!(!read("http.request", &answer(status, &[], "")).unwrap_err().retryable, "{status}");
+    }
+    let after =
+        |value: &str| read("http.request", &answer(503, &[("retry-after", value)], "")).unwrap_err().retry_after_ms;
+    assert_eq!(after("120"), Some(120_000));
+    assert_eq!(after("Fri, 20 Nov 2026 10:01:30 GMT"), Some(90_000));
+    assert_eq!(after("Fri, 20 Nov 2026 09:00:00 GMT"), Some(0));
+    assert_eq!((after("soon"), after("-1"), after("NaN")), (None, None, None));
+    assert_eq!(after("1e300"), Some(366 * 86_400_000));
+
+    let moved = read("http.request", &answer(302, &[("location", "https://new.example.com/x?token=1")], ""));
+    assert!(moved.unwrap_err().message.ends_with("(it redirects to new.example.com; call that address itself)"));
+    let told = read("http.request", &answer(400, &[], "token=abcdef is wrong")).unwrap_err().message;
+    assert!(told.contains("token=*** is wrong") && !told.contains("abcdef"), "{told}");
+}
+
+#[test]
+fn secrets_fix_their_hosts_and_errors_never_repeat_them() {
+    let hosts = |name: &str, secret: Value, given: &[&str]| {
+        let connector = connector(name).unwrap();
+        let errors = connector.validate_secret(&secret);
+        if !errors.is_empty() {
+            return Err(texts(errors));
+        }
+        let given: Vec<String> = given.iter().map(|&host| host.to_owned()).collect();
+        connector.hosts_of(&secret, &given).map_err(texts)
+    };
+    let webhook = |url: &str| hosts("slack", json!({ "webhook_url": url }), &[]);
+    assert_eq!(webhook("https://Hooks.Slack.com/services/T/B/x").unwrap(), ["hooks.slack.com"]);
+    assert_eq!(webhook("http://127.0.0.1:9000/hook").unwrap(), ["127.0.0.1:9000"]);
+    assert_eq!(webhook("http://[::1]:9000/hook").unwrap(), ["[::1]:9000"]);
+    assert_eq!(webhook("https://x.org:443/").unwrap(), ["x.org"]);
+    for bad in ["http://hooks.slack.com/s3cret", "ftp://x.org/s3cret", "s3cret", "https://u:s3cret@x.org/"] {
+        let errors = webhook(bad).unwrap_err();
+        assert!(
+            errors.len() == 1 && errors[0].starts_with("/webhook_url ") && !errors[0].contains("s3cret"),
+            "{errors:?}"
+        );
+    }
+    assert_eq!(hosts("discord", json!({}), &[]).unwrap_err(), ["/webhook_url is required"]);
+    assert!(hosts("slack", json!({"webhook_url": "https://x.org"}), &["y.org"]).unwrap_err()[0].starts_with("/hosts "));
+
+    let bearer = json!({"type": "bearer", "token": "s3cret"});
+    assert_eq!(hosts("http", bearer.clone(), &["B.org", "a.org:8443", "b.org"]).unwrap(), ["a.org:8443", "b.org"]);
+    assert!(hosts("http", bearer.clone(), &[]).unwrap_err()[0].starts_with("/hosts is required"));
+    for bad in ["https://a.org", "*.a.org", "a.org/x", "", " a.org", "u@a.org"] {
+        assert!(hosts("http", bearer.clone(), &["ok.org", bad]).unwrap_err()[0].starts_with("/hosts/1 "), "{bad}");
+    }
+    for (secret, error) in [
+        (json!("s3cret"), " expected an object, not a string"),
+        (json!({"token": "s3cret"}), "/type is required"),
+        (json!({"type": "s3cret"}), r#"/type must be one of "bearer", "basic", "header""#),
+        (json!({"type": "bearer", "tokn": "s3cret"}), "/token is required"),
+        (json!({"type": "basic", "username": "u", "password": 3}), "/password expected a string, not a number"),
+        (json!({"type": "header", "name": "a b", "value": "s3cret"}), "/name is not a header's name"),
+        (json!({"type": "bearer", "token": "s3cret\n"}), "/token has characters that a header can't carry"),
+    ] {
+        let errors = hosts("http", secret, &["a.org"]).unwrap_err();
+        assert!(errors.iter().any(|e| e == error), "{errors:?}");
+        assert!(!errors.concat().contains("s3cret"), "{errors:?}");
+    }
+}

@@ -1,0 +1,150 @@
+//! The embedded queue: one SQLite file, one writer thread that owns it, group commit.
+//!
+//! Bodies and index stay in SQLite; memory holds a few numbers per group that has visible or in-flight messages, and
+//! nothing per message. A send is acknowledged after an fsync that it shares with whatever else waited. Receives and
+//! deletions alone are written without one: a power cut then makes a message come again, which at-least-once allows.
+
+mod database;
+mod groups;
+pub(crate) mod writer;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use tidegate_model::TenantId;
+
+use self::database::{Database, Lane, ReceiptKey};
+use self::writer::{Command, Writer};
+use super::{MAX_RECEIVED, MAX_WAIT, OutgoingMessage, Queue, Receipt, ReceivedMessage, check_body, check_visibility};
+use crate::scheduler::EmbeddedScheduler;
+use crate::{Clock, PortError};
+
+/// What may be set on an embedded queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbeddedSettings {
+    /// How long a received message stays invisible.
+    pub visibility_timeout: Duration,
+    /// After so many receives a message becomes a dead letter; at least 1.
+    pub max_receive_count: u32,
+}
+
+/// How many messages lie where.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Depth {
+    /// Those that a receive would find.
+    pub visible: u64,
+    /// Received and not yet deleted, their visibility timeout not over.
+    pub in_flight: u64,
+    /// Sent with a delay that isn't over.
+    pub delayed: u64,
+    /// In the dead-letter queue.
+    pub dead: u64,
+}
+
+/// A queue in a file of its own (or in memory), for one process. Cloning it is cheap; the file is closed with the last
+/// clone.
+#[derive(Clone)]
+pub struct EmbeddedQueue {
+    writer: Arc<Writer>,
+    lane: Lane,
+    dead_letters: Option<Box<EmbeddedQueue>>,
+}
+
+impl EmbeddedQueue {
+    /// Opens the file, or makes it. Messages that were in flight when it was last closed are visible at once: whoever
+    /// had received them is gone. Blocks for the few milliseconds that opening takes.
+    ///
+    /// # Errors
+    /// The file can't be opened or made, isn't such a file, is of a newer version, or another process has it open.
+    pub fn open(path: &Path, settings: EmbeddedSettings, clock: Clock) -> Result<Self, PortError> {
+        let database = Database::open(path, settings, &clock)
+            .map_err(|error| PortError::new(format!("open the queue {}", path.display()), error))?;
+        Self::over(database, clock)
+    }
+
+    /// A queue that is gone with its last clone.
+    ///
+    /// # Errors
+    /// The system gives no thread or no memory.
+    pub fn in_memory(settings: EmbeddedSettings, clock: Clock) -> Result<Self, PortError> {
+        let database =
+            Database::in_memory(settings, &clock).map_err(|error| PortError::new("open the queue in memory", error))?;
+        Self::over(database, clock)
+    }
+
+    /// The timers in the same file, which send to this queue.
+    pub fn scheduler(&self) -> EmbeddedScheduler {
+        EmbeddedScheduler::new(Arc::clone(&self.writer))
+    }
+
+    /// Counts the messages; for health and metrics.
+    pub async fn depth(&self) -> Result<Depth, PortError> {
+        self.writer.call("count the queue's messages", |reply| Command::Depth { reply }).await
+    }
+
+    fn over(database: Database, clock: Clock) -> Result<Self, PortError> {
+        let writer = Writer::start(database, clock)
+            .map(Arc::new)
+            .map_err(|error| PortError::new("start the queue's writer", error))?;
+        let dead = Self { writer: Arc::clone(&writer), lane: Lane::Dead, dead_letters: None };
+        Ok(Self { writer, lane: Lane::Main, dead_letters: Some(Box::new(dead)) })
+    }
+}
+
+#[async_trait]
+impl Queue for EmbeddedQueue {
+    async fn send(&self, message: OutgoingMessage) -> Result<(), PortError> {
+        check_body(&message.body)?;
+        let lane = self.lane;
+        self.writer.call("send to the queue", |reply| Command::Send { lane, message, reply }).await
+    }
+
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, PortError> {
+        let max = max.clamp(1, MAX_RECEIVED);
+        self.writer.receive(self.lane, max, Instant::now() + wait.min(MAX_WAIT)).await
+    }
+
+    async fn delete(&self, receipt: &Receipt) -> Result<(), PortError> {
+        let (lane, key) = (self.lane, key_of(receipt)?);
+        self.writer.call("delete from the queue", |reply| Command::Delete { lane, key, reply }).await
+    }
+
+    async fn change_visibility(&self, receipt: &Receipt, visible_in: Duration) -> Result<(), PortError> {
+        check_visibility(visible_in)?;
+        let (lane, key) = (self.lane, key_of(receipt)?);
+        let operation = "change a message's visibility";
+        self.writer.call(operation, |reply| Command::ChangeVisibility { lane, key, visible_in, reply }).await
+    }
+
+    async fn redrive(&self, max: usize) -> Result<usize, PortError> {
+        let operation = "redrive dead letters";
+        if self.dead_letters.is_none() {
+            return Err(PortError::new(operation, "this is the dead-letter queue itself"));
+        }
+        self.writer.call(operation, |reply| Command::Redrive { max, reply }).await
+    }
+
+    fn dead_letters(&self) -> Option<&dyn Queue> {
+        self.dead_letters.as_deref().map(|queue| queue as &dyn Queue)
+    }
+}
+
+impl fmt::Debug for EmbeddedQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedQueue").field("lane", &self.lane).finish_non_exhaustive()
+    }
+}
+
+/// A fairness group: the bytes of the tenant's id.
+pub(crate) type Group = [u8; 16];
+
+pub(crate) fn group_of(tenant: TenantId) -> Group {
+    *tenant.as_bytes()
+}
+
+fn key_of(receipt: &Receipt) -> Result<ReceiptKey, PortError> {
+    ReceiptKey::parse(receipt).ok_or_else(|| PortError::new("read a receipt", "it isn't one of this queue's"))
+}
