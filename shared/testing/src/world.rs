@@ -123,8 +123,7 @@ impl World {
             exp: now + 366 * 86_400,
             jti: user.to_string(),
         };
-        let header =
-            Header { typ: Some(TOKEN_TYPE.to_owned()), kid: Some(KID.to_owned()), ..Header::new(ALGORITHM) };
+        let header = Header { typ: Some(TOKEN_TYPE.to_owned()), kid: Some(KID.to_owned()), ..Header::new(ALGORITHM) };
         let token = jsonwebtoken::encode(&header, &claims, &self.signing).expect("sign the token");
         Session { tenant, user, token }
     }
