@@ -19,17 +19,42 @@ async fn a_workflow_is_created_read_replaced_switched_and_deleted() {
     let created = app.post(owner, "/api/workflows", &body).await.expect(201);
     assert_json_snapshot!(created.body, {".definition.steps[0].connection" => "[connection]"}, @r##"
     {
-      "id": "wf_019aa0b2d6007000800000000000000a",
+      "id": "wf_01a1f8660d0070008000000000000006",
       "name": "Order alerts",
       "active": true,
       "version": 1,
       "trigger": {
         "type": "webhook"
       },
-      "webhook_url": "/api/webhooks/wf_019aa0b2d6007000800000000000000a",
+      "webhook_url": "/api/webhooks/wf_01a1f8660d0070008000000000000006",
       "created_at": "2026-11-20T10:00:00.000Z",
       "updated_at": "2026-11-20T10:00:00.000Z",
-      "definition": {},
+      "definition": {
+        "name": "Order alerts",
+        "trigger": {
+          "type": "webhook"
+        },
+        "steps": [
+          {
+            "id": "notify",
+            "uses": "slack.send_message",
+            "connection": "[connection]",
+            "with": {
+              "text": "Hello {{user.name}}! Order #{{order.id}} confirmed."
+            },
+            "retry": {
+              "max_attempts": 3,
+              "initial_delay_ms": 1000,
+              "multiplier": 2.0,
+              "max_delay_ms": 60000
+            },
+            "timeout_ms": 30000,
+            "on_failure": "stop",
+            "on_interrupted": "retry"
+          }
+        ],
+        "execution_timeout": 300
+      },
       "last_run_at": null
     }
     "##);
@@ -106,7 +131,7 @@ async fn every_mistake_is_named_and_nothing_is_stored() {
         (json!([]), &[""][..]),
         (changed(|b| b["active"] = json!("yes")), &["/active"]),
         (changed(|b| b["nmae"] = json!("x")), &["/nmae"]),
-        (changed(|b| b["trigger"] = json!({"type": "telepathy"})), &["/trigger"]),
+        (changed(|b| b["trigger"] = json!({"type": "telepathy"})), &["/trigger/type"]),
         (changed(|b| b["description"] = json!(1)), &["/description"]),
         (with_step(json!({"id": "s", "uses": "slack.sendMessage"})), &["/steps/1/uses"]),
         (with_step(slack_step(Value::Null)), &["/steps/1/connection"]),
