@@ -1,0 +1,129 @@
+//! `kill -9` with 500 accepted runs in flight: nothing accepted is lost, nothing finished is done again.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+use tidegate_scenarios::{Api, Server, Sink, until};
+
+const RUNS: usize = 500;
+const STEPS: [&str; 2] = ["first", "second"];
+const ROUNDS: u64 = 3;
+const DEADLINE: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_loses_no_accepted_run_and_repeats_no_finished_step() {
+    let mut random = Random::from_settings();
+    let folder = tempfile::tempdir().unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    for round in 0..ROUNDS {
+        // Every call of the runs is a place to die, the time before the first and after the last included.
+        let calls_before_kill = random.below(RUNS * STEPS.len() + 1);
+        println!("round {round}: kill after {calls_before_kill} answered calls");
+        let sink = Sink::start(Duration::from_millis(5)).await.unwrap();
+        let server = Server::start(binary, folder.path()).await.unwrap();
+        let api = Api::register(server.url()).await.unwrap();
+        let runs = accept_runs(&api, &sink).await;
+
+        sink.open();
+        sink.answered().wait_for(|answered| *answered >= calls_before_kill).await.unwrap();
+        let killed_at_ms = now_ms();
+        server.kill().await.unwrap();
+
+        let server = Server::start(binary, folder.path()).await.unwrap();
+        let api = api.at(server.url());
+        // One by one: those that are done already cost a request each.
+        let mut records = HashMap::new();
+        for (order, run) in &runs {
+            records.insert(order.as_str(), api.finished_run(run, DEADLINE).await.unwrap());
+        }
+        check(&records, &sink, killed_at_ms);
+        server.kill().await.unwrap();
+    }
+}
+
+/// Posts 500 orders while the sink holds all answers back, so that every run is still in flight when the last one is
+/// accepted. Order and run of each.
+async fn accept_runs(api: &Api, sink: &Sink) -> Vec<(String, String)> {
+    sink.close();
+    let steps = STEPS.map(|step| {
+        let request = json!({"method": "POST", "url": sink.url(&format!("/{step}")), "json": {"order": "{{order}}"}});
+        json!({"id": step, "uses": "http.request", "with": request, "timeout_ms": 60_000})
+    });
+    let workflow = api.create_workflow("Two calls", json!(steps)).await.unwrap();
+    let mut runs = Vec::with_capacity(RUNS);
+    for batch in (0..RUNS).collect::<Vec<_>>().chunks(50) {
+        let posts = batch.iter().map(async |number| {
+            let order = format!("order-{number}");
+            let body = json!({"order": order}).to_string();
+            api.post_webhook(&workflow, "application/json", &[], &body).await.map(|run| (order, run))
+        });
+        runs.extend(try_join_all(posts).await.unwrap());
+    }
+    runs
+}
+
+fn check(records: &HashMap<&str, Value>, sink: &Sink, killed_at_ms: i64) {
+    let mut calls: HashMap<(String, String), Vec<String>> = HashMap::new();
+    for call in sink.received() {
+        let body: Value = serde_json::from_slice(&call.body).unwrap();
+        let key = call.header("idempotency-key").expect("an idempotency key").to_owned();
+        let step = call.path.trim_start_matches('/').to_owned();
+        calls.entry((body["order"].as_str().unwrap().to_owned(), step)).or_default().push(key);
+    }
+
+    assert_eq!(records.len(), RUNS);
+    let mut finished_before_kill = 0;
+    for (order, record) in records {
+        assert_eq!(record["status"], "succeeded", "{record}");
+        for (index, step) in STEPS.into_iter().enumerate() {
+            let record = &record["steps"][index];
+            let keys = &calls[&((*order).to_owned(), step.to_owned())];
+            assert!(keys.iter().all(|key| *key == keys[0]), "{order} {step}: repeated under another key: {keys:?}");
+            // A result that was known before the kill and is in the record now was in the journal then.
+            let attempt = record["attempts"].as_array().unwrap().last().unwrap();
+            let finished_at_ms = attempt["finished_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+            if finished_at_ms.as_millisecond() < killed_at_ms {
+                finished_before_kill += 1;
+                assert_eq!(keys.len(), 1, "{order} {step}: finished before the kill, called again: {record}");
+            }
+        }
+    }
+    let keys: HashSet<_> = calls.values().map(|keys| &keys[0]).collect();
+    assert_eq!(keys.len(), RUNS * STEPS.len(), "two calls share an idempotency key");
+    let repeats = calls.values().map(|keys| keys.len() - 1).sum::<usize>();
+    let in_flight = sink.most_in_flight();
+    println!("finished before the kill: {finished_before_kill} steps; repeated: {repeats}; in flight: {in_flight}");
+    assert!(repeats <= in_flight, "{repeats} calls were repeated, of at most {in_flight} in flight");
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test compares the process's times with its own")]
+fn now_ms() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis().try_into().unwrap()
+}
+
+/// Numbers from a printed seed (xorshift64*, <https://en.wikipedia.org/wiki/Xorshift>), so that a failure can be had
+/// again: set `TIDEGATE_CRASH_SEED`.
+struct Random(u64);
+
+impl Random {
+    #[expect(clippy::disallowed_methods, reason = "the test's own setting")]
+    fn from_settings() -> Self {
+        let seed = match std::env::var("TIDEGATE_CRASH_SEED") {
+            Ok(seed) => seed.parse().unwrap(),
+            Err(_) => getrandom::u64().unwrap() | 1,
+        };
+        println!("TIDEGATE_CRASH_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bound = u64::try_from(bound).unwrap();
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) % bound).try_into().unwrap()
+    }
+}

@@ -1,0 +1,181 @@
+//! What a user does first, as requests: from registering to reading a run step by step; then the same with what
+//! vendors really send. Nothing here knows where the server runs.
+
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+
+use crate::{Api, GITHUB_PUSH, Received, SHOPIFY_ORDER, SLACK_COMMAND, STRIPE_EVENT, Sink};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+/// A greeting goes to Slack: register, connect, make a workflow, post to its webhook, read the run.
+///
+/// # Errors
+/// Whatever is not as the API promises, with what was answered instead.
+pub async fn greeting(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
+    let api = Api::register(base_url).await?;
+    let me = api.get("/api/auth/me").await?;
+    ensure!(me["user"]["name"] == "Alex", "who am I: {me}");
+
+    let slack = connect_slack(&api, sink, "/greeting").await?;
+    let connections = api.get("/api/connections").await?;
+    ensure!(connections["items"][0]["id"] == slack.as_str(), "the connection is missing from {connections}");
+    ensure!(!connections.to_string().contains(&sink.url("/greeting")), "the secret is in {connections}");
+
+    let text = "Hello {{user.name}}! Order #{{order.id}} confirmed.";
+    let workflow = api.create_workflow("Order alerts", slack_step(&slack, text)).await?;
+    let body = json!({"user": {"name": "Alex"}, "order": {"id": "12345"}}).to_string();
+    let run = api.post_webhook(&workflow, "application/json", &[("traceparent", TRACEPARENT)], &body).await?;
+
+    let record = succeeded(&api, &run).await?;
+    let message = json!({"text": "Hello Alex! Order #12345 confirmed."});
+    let call = only_call(sink, "/greeting")?;
+    ensure!(call.body == message.to_string(), "the sink received {:?}", call.body);
+    let trace = call.header("traceparent").unwrap_or_default();
+    ensure!(trace.get(..35) == TRACEPARENT.get(..35), "the trace didn't reach the call: {trace:?}");
+    ensure!(call.header("idempotency-key").is_some_and(|key| !key.is_empty()), "the call has no idempotency key");
+
+    ensure!(record["workflow_id"] == workflow.as_str() && record["trigger"]["type"] == "webhook", "run {record}");
+    ensure!(record["trigger"]["body"] == serde_json::from_str::<Value>(&body)?, "the run's input: {record}");
+    let step = &record["steps"][0];
+    ensure!(step["id"] == "notify" && step["uses"] == "slack.send_message", "the run's step: {step}");
+    ensure!(step["status"] == "succeeded" && step["input"] == message, "the step's input: {step}");
+    let attempt = &step["attempts"][0];
+    ensure!(
+        attempt["number"] == 1 && attempt["started_at"].is_string() && attempt["duration_ms"].is_u64(),
+        "the step's attempt: {step}"
+    );
+    ensure!(!record.to_string().contains(&sink.url("/greeting")), "the secret is in {record}");
+
+    let runs = api.get(&format!("/api/runs?workflow={workflow}&status=succeeded&limit=10")).await?;
+    ensure!(runs["items"][0]["id"] == run.as_str(), "the run is missing from {runs}");
+    Ok(())
+}
+
+/// GitHub's push, Stripe's event, Shopify's order and Slack's command each start a workflow that takes apart what they
+/// brought.
+///
+/// # Errors
+/// Whatever is not as the API promises, with what was answered instead.
+pub async fn vendors(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
+    let api = Api::register(base_url).await?;
+    let deliveries = [
+        Delivery {
+            vendor: "github",
+            content_type: "application/json",
+            headers: &[("x-github-event", "push"), ("x-github-delivery", "72d3162e-cc78-11e3-81ab-4c9367dc0958")],
+            body: GITHUB_PUSH,
+            text: "{{pusher.name}} pushed {{head_commit.message}} to {{repository.full_name}}",
+            expected: "Codertocat pushed Initial commit to Codertocat/Hello-World",
+            values: json!({"id": "{{repository.id}}", "commits": "{{commits}}", "created": "{{created}}"}),
+            pointers: json!({"id": "/repository/id", "commits": "/commits", "created": "/created"}),
+        },
+        Delivery {
+            vendor: "stripe",
+            content_type: "application/json; charset=utf-8",
+            headers: &[],
+            body: STRIPE_EVENT,
+            text: "{{type}}: {{data.object.amount}} {{data.object.currency}} of {{data.object.billing_details.name}}",
+            expected: "charge.succeeded: 2099 usd of Jenny Rosen",
+            values: json!({"amount": "{{data.object.amount}}", "order": "{{data.object.metadata.order_id}}"}),
+            pointers: json!({"amount": "/data/object/amount", "order": "/data/object/metadata/order_id"}),
+        },
+        Delivery {
+            vendor: "shopify",
+            content_type: "application/json",
+            headers: &[("x-shopify-topic", "orders/create"), ("x-shopify-api-version", "2026-07")],
+            body: SHOPIFY_ORDER,
+            text: "Order {{name}} of {{customer.first_name}}: {{total_price}} {{currency}}",
+            expected: "Order #9999 of John: 404.95 USD",
+            values: json!({"id": "{{id}}", "address": "{{shipping_address}}"}),
+            pointers: json!({"id": "/id", "address": "/shipping_address"}),
+        },
+        Delivery {
+            vendor: "slack",
+            content_type: "application/x-www-form-urlencoded",
+            headers: &[],
+            body: SLACK_COMMAND,
+            text: "{{user_name}} ran {{command}} in {{channel_name}}",
+            expected: "roadrunner ran /webhook-collect in foobar",
+            values: json!({"reply_to": "{{response_url}}", "text": "{{text}}"}),
+            pointers: json!({"reply_to": "/response_url", "text": "/text"}),
+        },
+    ];
+    for delivery in deliveries {
+        delivery.check(&api, sink).await.with_context(|| format!("what {} sends", delivery.vendor))?;
+    }
+    Ok(())
+}
+
+/// What a vendor sends, and what a workflow makes of it.
+struct Delivery {
+    vendor: &'static str,
+    content_type: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    body: &'static str,
+    /// A Slack message's text, and what it becomes.
+    text: &'static str,
+    expected: &'static str,
+    /// A JSON body whose fields are one expression each, and where in the delivery their values lie.
+    values: Value,
+    pointers: Value,
+}
+
+impl Delivery {
+    async fn check(&self, api: &Api, sink: &Sink) -> anyhow::Result<()> {
+        let message_path = format!("/{}/message", self.vendor);
+        let values_path = format!("/{}/values", self.vendor);
+        let slack = connect_slack(api, sink, &message_path).await?;
+        let mut steps = slack_step(&slack, self.text);
+        let request = json!({"method": "POST", "url": sink.url(&values_path), "json": self.values});
+        steps.as_array_mut().context("steps")?.push(json!({"id": "values", "uses": "http.request", "with": request}));
+        let workflow = api.create_workflow(self.vendor, steps).await?;
+        let run = api.post_webhook(&workflow, self.content_type, self.headers, self.body).await?;
+
+        let record = succeeded(api, &run).await?;
+        let sent = self.sent()?;
+        ensure!(record["trigger"]["body"] == sent, "the run's input: {}", record["trigger"]);
+        let message = only_call(sink, &message_path)?.body;
+        ensure!(message == json!({"text": self.expected}).to_string(), "the message is {message:?}");
+        let values: Value = serde_json::from_slice(&only_call(sink, &values_path)?.body)?;
+        for (name, pointer) in self.pointers.as_object().context("pointers")? {
+            let original = pointer.as_str().and_then(|pointer| sent.pointer(pointer));
+            ensure!(values.get(name) == original, "{name} is {:?}, was sent as {original:?}", values.get(name));
+        }
+        Ok(())
+    }
+
+    /// The delivery as a run sees it.
+    fn sent(&self) -> anyhow::Result<Value> {
+        if self.content_type.starts_with("application/json") {
+            return Ok(serde_json::from_str(self.body)?);
+        }
+        let fields = reqwest::Url::parse(&format!("form:?{}", self.body))?;
+        Ok(fields.query_pairs().map(|(name, value)| (name.into_owned(), Value::from(value))).collect())
+    }
+}
+
+async fn connect_slack(api: &Api, sink: &Sink, path: &str) -> anyhow::Result<String> {
+    let data = json!({"webhook_url": sink.url(path)});
+    let connection = api.post("/api/connections", json!({"name": "Slack", "connector": "slack", "data": data})).await?;
+    Ok(connection["id"].as_str().with_context(|| format!("no id in {connection}"))?.to_owned())
+}
+
+fn slack_step(connection: &str, text: &str) -> Value {
+    json!([{"id": "notify", "uses": "slack.send_message", "connection": connection, "with": {"text": text}}])
+}
+
+async fn succeeded(api: &Api, run: &str) -> anyhow::Result<Value> {
+    let record = api.finished_run(run, DEADLINE).await?;
+    ensure!(record["status"] == "succeeded", "the run ended as {record}");
+    Ok(record)
+}
+
+fn only_call(sink: &Sink, path: &str) -> anyhow::Result<Received> {
+    let mut calls = sink.received_at(path);
+    ensure!(calls.len() == 1, "{} calls of {path}", calls.len());
+    calls.pop().context("no call")
+}
