@@ -129,7 +129,7 @@ fn succeeded(id: &str, at: jiff::Timestamp, output: Payload) -> StepRecord {
         id: id.to_owned(),
         uses: "http.request".to_owned(),
         status: RunStatus::Succeeded,
-        input: Some(Payload::Inline(json!({"method": "GET"}))),
+        input: Some(Payload::Inline(json!({"method": "GET", "headers": {"X-Api-Key": "k", "accept": "*/*"}}))),
         output: Some(output),
         error: None,
         attempts: vec![attempt(1, 0, 20, Some(refused)), attempt(2, 100, 150, None)],
@@ -149,11 +149,114 @@ async fn a_finished_run_shows_everything() {
     };
     let detail = RunDetail {
         trigger: Some(input(Payload::Inline(json!({"truncated": true, "bytes": 1})))),
-        steps: vec![succeeded("first", row.started_at, Payload::Inline(json!({"status": 200}))), failed],
+        steps: vec![
+            succeeded(
+                "first",
+                row.started_at,
+                Payload::Inline(json!({"status": 200, "headers": {"set-cookie": "id=1"}})),
+            ),
+            failed,
+        ],
     };
     let id = setup.store(&row, Some(&detail)).await;
     let answer = setup.app.get(&setup.owner, &format!("/api/runs/{id}")).await.expect(200);
-    assert_json_snapshot!(answer.body, @"{}");
+    assert_json_snapshot!(answer.body, @r##"
+    {
+      "id": "run_01a1f8660d0070008000000001000004",
+      "workflow_id": "wf_01a1f8660d0070008000000000000003",
+      "version": 1,
+      "trigger": "webhook",
+      "status": "failed",
+      "accepted_at": "2026-11-20T10:00:00.000Z",
+      "started_at": "2026-11-20T10:00:00.000Z",
+      "finished_at": "2026-11-20T10:00:00.250Z",
+      "duration_ms": 250,
+      "wake_at": null,
+      "error": {
+        "code": "target_failed",
+        "message": "the target answered 404 Not Found",
+        "retryable": false
+      },
+      "failed_step": "second",
+      "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+      "input": {
+        "type": "webhook",
+        "content_type": "application/json",
+        "body": {
+          "truncated": true,
+          "bytes": 1
+        }
+      },
+      "steps": [
+        {
+          "id": "first",
+          "uses": "http.request",
+          "status": "succeeded",
+          "started_at": "2026-11-20T10:00:00.000Z",
+          "finished_at": "2026-11-20T10:00:00.150Z",
+          "duration_ms": 150,
+          "input": {
+            "method": "GET",
+            "headers": {
+              "X-Api-Key": "***",
+              "accept": "*/*"
+            }
+          },
+          "output": {
+            "status": 200,
+            "headers": {
+              "set-cookie": "***"
+            }
+          },
+          "error": null,
+          "attempts": [
+            {
+              "number": 1,
+              "started_at": "2026-11-20T10:00:00.000Z",
+              "finished_at": "2026-11-20T10:00:00.020Z",
+              "duration_ms": 20,
+              "error": {
+                "code": "rate_limited",
+                "message": "the target answered 429 Too Many Requests",
+                "retryable": true
+              },
+              "interrupted": false
+            },
+            {
+              "number": 2,
+              "started_at": "2026-11-20T10:00:00.100Z",
+              "finished_at": "2026-11-20T10:00:00.150Z",
+              "duration_ms": 50,
+              "error": null,
+              "interrupted": false
+            }
+          ]
+        },
+        {
+          "id": "second",
+          "uses": "http.request",
+          "status": "failed",
+          "started_at": null,
+          "finished_at": null,
+          "duration_ms": null,
+          "input": {
+            "method": "GET",
+            "headers": {
+              "X-Api-Key": "***",
+              "accept": "*/*"
+            }
+          },
+          "output": null,
+          "error": {
+            "code": "target_failed",
+            "message": "the target answered 404 Not Found",
+            "retryable": false
+          },
+          "attempts": []
+        }
+      ]
+    }
+    "##);
     let log = setup.app.get(&setup.owner, &format!("/api/logs/{id}")).await.expect(200);
     assert_eq!(log.body, answer.body);
 }

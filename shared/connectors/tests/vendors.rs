@@ -56,8 +56,9 @@ impl Setup {
             Some(secret) => {
                 let connector = connector(action.connector).unwrap();
                 assert_eq!(connector.validate_secret(&secret), []);
-                let (id, plain) = (self.ids.connection(), secret.to_string());
-                let sealed = self.envelope.seal(&data_key, &context, id.to_string().as_bytes(), plain.as_bytes());
+                let id = self.ids.connection();
+                let (associated, plain) = (id.to_string(), secret.to_string());
+                let sealed = self.envelope.seal(&data_key, &context, associated.as_bytes(), plain.as_bytes());
                 Some(Connection {
                     id,
                     tenant,
@@ -152,6 +153,7 @@ async fn an_http_request_carries_its_secret_only_to_its_hosts() {
         .and(path("/v1/orders"))
         .and(query_param("notify", "true"))
         .and(header("authorization", "Bearer s3cr3ts3cr3t"))
+        .and(header("idempotency-key", "mine"))
         .and(body_json(json!({"id": 7})))
         .respond_with(ResponseTemplate::new(201).set_body_json(json!({"id": 7, "token": "s3cr3ts3cr3t"})))
         .expect(1)
