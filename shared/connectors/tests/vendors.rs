@@ -160,7 +160,10 @@ async fn an_http_request_carries_its_secret_only_to_its_hosts() {
         .mount(&setup.server)
         .await;
     let bearer = || Some(json!({"type": "bearer", "token": "s3cr3ts3cr3t"}));
-    let input = json!({"method": "POST", "url": setup.url("/v1/orders"), "query": {"notify": true}, "json": {"id": 7}});
+    let input = json!({
+        "method": "POST", "url": setup.url("/v1/orders"), "query": {"notify": true}, "json": {"id": 7},
+        "headers": {"Idempotency-Key": "mine"},
+    });
     let here = [setup.server.address().to_string()];
     let output = setup.call("http.request", bearer(), &here, input.clone()).await.unwrap();
     assert_eq!((&output["status"], &output["body"]), (&json!(201), &json!({"id": 7, "token": "***"})));
