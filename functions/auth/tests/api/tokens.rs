@@ -1,9 +1,8 @@
 //! Access tokens: who signs them, and which are refused.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::FromRef;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,15 +12,17 @@ use insta::assert_json_snapshot;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use tidegate_auth::{Registration, TOKEN_LIFETIME, router};
+use tidegate_auth::{Registration, TOKEN_LIFETIME};
 use tidegate_http::permission::WorkflowsWrite;
 use tidegate_http::{Api, Caller, TokenVerifier, endpoint};
 use tidegate_model::Role;
 use tidegate_platform::key_service::KeyContext;
-use tidegate_testing::{SignedIn, TestApp, World};
+use tidegate_testing::{TestApp, World};
 
-fn app(world: &World) -> TestApp {
-    world.app(router(world.auth(Registration::Closed)))
+use crate::support::{Client, SignedIn, envelope, instance, sign_in, signer, verifier};
+
+fn app(world: &World) -> Client {
+    instance(world, Registration::Closed)
 }
 
 /// The parts of a token: header, claims.
@@ -36,10 +37,10 @@ fn encode(part: &Value) -> String {
 
 /// The installation's own private key, as nobody outside can have it.
 async fn private_key(world: &World) -> EncodingKey {
-    let stored = world.store().signing_keys().current().await.unwrap().unwrap();
+    let stored = world.store.signing_keys().current().await.unwrap().unwrap();
     let context = KeyContext { tenant: "platform".to_owned(), purpose: "signing".to_owned() };
     let kid = stored.public.kid.as_bytes();
-    let private = world.envelope().open(&stored.data_key, &context, kid, &stored.sealed).await.unwrap();
+    let private = envelope(world).open(&stored.data_key, &context, kid, &stored.sealed).await.unwrap();
     EncodingKey::from_ec_der(&private)
 }
 
@@ -55,8 +56,8 @@ fn header(good: &str) -> Header {
 
 #[tokio::test]
 async fn a_token_says_who_where_and_until_when() {
-    let world = World::new().await;
-    let SignedIn { token, user, tenant } = world.sign_in(Role::Viewer).await;
+    let world = World::without_key().await;
+    let SignedIn { token, user, tenant } = sign_in(&world, Role::Viewer).await;
     let [header, claims] = read(&token);
     assert_json_snapshot!(header, {".kid" => "[kid]"}, @r##"
     {
@@ -66,16 +67,16 @@ async fn a_token_says_who_where_and_until_when() {
     }
     "##);
     let iat = world.clock.now().as_second();
-    assert_json_snapshot!(claims, {".sub" => "[user]", ".tenant" => "[tenant]"}, @r##"
+    assert_json_snapshot!(claims, {".sub" => "[user]", ".tenant" => "[tenant]", ".iat" => "[now]", ".exp" => "[an hour later]", ".jti" => "[id]"}, @r##"
     {
       "iss": "https://tidegate.test",
       "aud": "tidegate-api",
       "sub": "[user]",
       "tenant": "[tenant]",
       "role": "viewer",
-      "iat": 1790000000,
-      "exp": 1790003600,
-      "jti": "00000000000000000003"
+      "iat": "[now]",
+      "exp": "[an hour later]",
+      "jti": "[id]"
     }
     "##);
     assert_eq!((&claims["sub"], &claims["tenant"]), (&json!(user), &json!(tenant)));
@@ -85,8 +86,8 @@ async fn a_token_says_who_where_and_until_when() {
 
 #[tokio::test]
 async fn every_tampered_token_is_refused() {
-    let world = World::new().await;
-    let good = world.sign_in(Role::Owner).await.token;
+    let world = World::without_key().await;
+    let good = sign_in(&world, Role::Owner).await.token;
     let [good_header, claims] = read(&good);
     let (key, now) = (private_key(&world).await, world.clock.now().as_second());
     let sign = |header: &Header, claims: &Value, key: &EncodingKey| jsonwebtoken::encode(header, claims, key).unwrap();
@@ -110,7 +111,7 @@ async fn every_tampered_token_is_refused() {
         header["alg"] = json!(alg);
         format!("{}.{}.", encode(&header), encode(&claims))
     };
-    let public = world.store().signing_keys().public_keys().await.unwrap().remove(0);
+    let public = world.store.signing_keys().public_keys().await.unwrap().remove(0);
     let jwk: Value = serde_json::from_str(&public.jwk).unwrap();
     let point =
         [jwk["x"].as_str().unwrap(), jwk["y"].as_str().unwrap()].map(|part| URL_SAFE_NO_PAD.decode(part).unwrap());
@@ -166,10 +167,11 @@ async fn every_tampered_token_is_refused() {
 
 #[tokio::test]
 async fn without_one_bearer_token_nobody_gets_in() {
-    let world = World::new().await;
-    let token = world.sign_in(Role::Owner).await.token;
+    let world = World::without_key().await;
+    let token = sign_in(&world, Role::Owner).await.token;
     let bearer = format!("Bearer {token}");
-    let get = async |headers: &[(&str, &str)]| app(&world).send(Method::GET, "/api/auth/me", headers, "").await;
+    let get =
+        async |headers: &[(&str, &str)]| app(&world).send(Method::GET, "/api/auth/me", headers, Body::empty()).await;
     assert_eq!(get(&[("authorization", &format!("bearer {token}"))]).await.status, 200, "schemes have no case");
     for headers in [
         &[][..],
@@ -197,8 +199,8 @@ async fn without_one_bearer_token_nobody_gets_in() {
 
 #[tokio::test]
 async fn a_token_ends() {
-    let world = World::new().await;
-    let app = app(&world).with_token(&world.sign_in(Role::Owner).await.token);
+    let world = World::without_key().await;
+    let app = app(&world).with_token(&sign_in(&world, Role::Owner).await.token);
     world.clock.advance(TOKEN_LIFETIME - Duration::from_secs(1));
     assert_eq!(app.get("/api/auth/me").await.status, 200);
     world.clock.advance(Duration::from_secs(7));
@@ -208,22 +210,22 @@ async fn a_token_ends() {
 
 #[tokio::test]
 async fn instances_that_make_the_first_key_at_once_all_use_one() {
-    let world = World::new().await;
-    let signers: Vec<_> = (0..8).map(|_| world.signer()).collect();
+    let world = World::without_key().await;
+    let signers: Vec<_> = (0..8).map(|_| signer(&world)).collect();
     let (user, tenant) = (world.ids.user(), world.ids.tenant());
     let tokens = join_all(signers.iter().map(|signer| signer.sign(user, tenant, Role::Owner))).await;
     for token in tokens {
-        let claims = world.verifier().verify(&token.unwrap()).await.unwrap();
+        let claims = verifier(&world).verify(&token.unwrap()).await.unwrap();
         assert_eq!((claims.sub, claims.tenant), (user, tenant));
     }
-    assert_eq!(world.store().signing_keys().public_keys().await.unwrap().len(), 1);
+    assert_eq!(world.store.signing_keys().public_keys().await.unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn the_key_survives_its_process_and_is_published_without_its_private_half() {
-    let world = World::new().await;
-    let first = world.sign_in(Role::Owner).await.token;
-    let second = world.sign_in(Role::Owner).await.token;
+    let world = World::without_key().await;
+    let first = sign_in(&world, Role::Owner).await.token;
+    let second = sign_in(&world, Role::Owner).await.token;
     assert_eq!(read(&first)[0], read(&second)[0], "each was signed by an instance of its own");
     let answer = app(&world).get("/.well-known/jwks.json").await;
     assert_eq!(answer.header("cache-control"), "public, max-age=60");
@@ -243,12 +245,12 @@ async fn the_key_survives_its_process_and_is_published_without_its_private_half(
 
 #[tokio::test]
 async fn unknown_keys_are_looked_for_at_most_every_thirty_seconds() {
-    let world = World::new().await;
-    let good = world.sign_in(Role::Owner).await.token;
+    let world = World::without_key().await;
+    let good = sign_in(&world, Role::Owner).await.token;
     let mut header = header(&good);
     header.kid = Some("unknown".to_owned());
     let unknown = jsonwebtoken::encode(&header, &read(&good)[1], &foreign_key()).unwrap();
-    let verifier = world.verifier();
+    let verifier = verifier(&world);
     world.embedded.meter.restart(false);
     for _ in 0..5 {
         assert!(verifier.verify(&unknown).await.is_err());
@@ -271,10 +273,10 @@ async fn unknown_keys_are_looked_for_at_most_every_thirty_seconds() {
 
 #[tokio::test]
 async fn the_first_key_is_known_a_second_later() {
-    let (world, other) = (World::new().await, World::new().await);
-    let verifier = world.verifier();
-    assert!(verifier.verify(&other.sign_in(Role::Owner).await.token).await.is_err());
-    let token = world.sign_in(Role::Owner).await.token;
+    let (world, other) = (World::without_key().await, World::without_key().await);
+    let verifier = verifier(&world);
+    assert!(verifier.verify(&sign_in(&other, Role::Owner).await.token).await.is_err());
+    let token = sign_in(&world, Role::Owner).await.token;
     world.clock.advance(Duration::from_secs(1));
     assert!(verifier.verify(&token).await.is_ok());
 }
@@ -296,12 +298,12 @@ async fn guarded(_: Caller<WorkflowsWrite>) -> http::StatusCode {
 
 #[tokio::test]
 async fn a_role_without_the_permission_is_told_which() {
-    let world = World::new().await;
-    let api = Api::new().route(endpoint!(guarded)).with_state(Guard(world.verifier()));
+    let world = World::without_key().await;
+    let api = Api::new().route(endpoint!(guarded)).with_state(Guard(verifier(&world)));
     let operation = serde_json::to_value(api.document()).unwrap()["paths"]["/guarded"]["get"].clone();
-    let app = world.app(api);
-    assert_eq!(app.with_token(&world.sign_in(Role::Owner).await.token).get("/guarded").await.status, 204);
-    let answer = app.with_token(&world.sign_in(Role::Viewer).await.token).get("/guarded").await;
+    let app = Client::of(TestApp::new(&world, api));
+    assert_eq!(app.with_token(&sign_in(&world, Role::Owner).await.token).get("/guarded").await.status, 204);
+    let answer = app.with_token(&sign_in(&world, Role::Viewer).await.token).get("/guarded").await;
     assert_eq!(answer.header("www-authenticate"), "Bearer error=\"insufficient_scope\"");
     assert_json_snapshot!(answer.body, {".request_id" => "[id]"}, @r##"
     {
@@ -346,8 +348,8 @@ async fn a_role_without_the_permission_is_told_which() {
 
 #[tokio::test]
 async fn a_store_that_is_away_is_no_reason_to_sign_in_again() {
-    let world = World::new().await;
-    let token = world.sign_in(Role::Owner).await.token;
+    let world = World::without_key().await;
+    let token = sign_in(&world, Role::Owner).await.token;
     world.embedded.faults.throttle_every(1);
     let answer = app(&world).with_token(&token).get("/api/auth/me").await;
     assert_eq!((answer.status.as_u16(), &answer.body["code"]), (503, &json!("unavailable")));
