@@ -1,1 +1,146 @@
-//! To come.
+//! Public ingress: `POST /api/webhooks/{workflow id}` takes what a caller sends, puts it on durable storage, and only
+//! then answers. Running it is left to the worker.
+
+mod body;
+mod heads;
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest as _, Request, State};
+use bytes::Bytes;
+use serde::Serialize;
+use tidegate_http::{Api, Json, Path, Problem, ProblemCode, Public, Raw, RequestContext, endpoint};
+use tidegate_model::{
+    BlobRef, INLINE_LIMIT_BYTES, Message, Payload, RunId, StartMessage, TriggerInput, TriggerKind, WorkflowId,
+};
+use tidegate_platform::queue::OutgoingMessage;
+use tidegate_platform::{Blobs, Clock, Ids, Queue, blobs};
+use tidegate_store::Store;
+use utoipa::ToSchema;
+
+use heads::{Head, Heads};
+
+/// How large a webhook's body may be.
+pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// What ingress works with.
+#[derive(Clone)]
+pub struct Deps {
+    store: Store,
+    queue: Arc<dyn Queue>,
+    blobs: Arc<dyn Blobs>,
+    clock: Clock,
+    ids: Ids,
+    heads: Heads,
+}
+
+impl Deps {
+    /// `store`: workflow heads, read by their unguessable ids. `queue`: the run queue, to send to. `blobs`: bodies over
+    /// 8 KB, to write.
+    pub fn new(store: Store, queue: Arc<dyn Queue>, blobs: Arc<dyn Blobs>, clock: Clock, ids: Ids) -> Self {
+        Self { store, queue, blobs, clock, ids, heads: Heads::new() }
+    }
+}
+
+/// The operation over these dependencies.
+pub fn api(deps: Deps) -> Api {
+    Api::new().route(endpoint!(receive_webhook).max_body_bytes(MAX_BODY_BYTES)).with_state(deps)
+}
+
+/// An accepted run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    /// Always `accepted`: the run is on durable storage, and will be executed whatever happens to this process.
+    #[schema(examples("accepted"))]
+    status: &'static str,
+    /// The run's id, for `GET /api/runs/{id}`.
+    run_id: RunId,
+}
+
+/// Start a run by its webhook
+///
+/// Takes any body up to 4 MB and answers as soon as it is stored. What the workflow's expressions see of it depends on
+/// its media type alone: `application/json` and `…+json` as the JSON value; `application/x-www-form-urlencoded` as an
+/// object of strings, a repeated key as a list; `text/…` and XML as a string; anything else as a base64 string. A body
+/// with no media type, or marked as a form by a client's default (`curl -d`), that is a whole JSON object or list counts
+/// as JSON: no form's encoding begins with `{` or `[`.
+#[utoipa::path(
+    post, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = WorkflowId, Path)),
+    request_body(content(
+        (serde_json::Value = "application/json"),
+        (String = "application/x-www-form-urlencoded"),
+        (String = "text/plain"),
+        (Vec<u8> = "application/octet-stream"),
+    )),
+    responses((status = 200, description = "The run is stored and will be executed", body = Accepted)),
+)]
+pub(crate) async fn receive_webhook(
+    _: Public,
+    State(deps): State<Deps>,
+    Path(id): Path<WorkflowId>,
+    context: RequestContext,
+    request: Request,
+) -> Result<Json<Accepted>, Problem> {
+    context.record("workflow_id", id);
+    // Before the body is read: a caller without a workflow costs no memory.
+    let head = deps.heads.get(&deps.store, &deps.clock, id).await?.ok_or_else(Problem::not_found)?;
+    context.record("tenant_id", head.tenant);
+    check(&head)?;
+    let content_type = body::media_type(request.headers());
+    let Raw(bytes) = Raw::from_request(request, &()).await?;
+    let value = body::read(content_type.as_deref(), &bytes)
+        .map_err(|detail| Problem::new(ProblemCode::MalformedRequest, detail))?;
+
+    let run_id = deps.ids.run(head.tenant);
+    context.record("run_id", run_id);
+    let (body, blob) = place(value, || format!("{}/{}/{run_id}/input", blobs::LIVE, head.tenant))?;
+    if let (Payload::Blob(at), Some(bytes)) = (&body, blob) {
+        deps.blobs.put(&at.key, bytes).await?;
+    }
+    let message = Message::Start(Box::new(StartMessage {
+        run_id,
+        tenant_id: head.tenant,
+        workflow_id: id,
+        version: head.version,
+        trigger: TriggerInput { kind: TriggerKind::Webhook, content_type, body },
+        accepted_at: deps.clock.now(),
+        traceparent: context.traceparent(),
+    }));
+    let text = serde_json::to_string(&message).map_err(|error| Problem::internal(&error))?;
+    if let Err(error) = deps.queue.send(OutgoingMessage::new(head.tenant, text)).await {
+        forget(&deps, &message).await;
+        return Err(error.into());
+    }
+    Ok(Json(Accepted { status: "accepted", run_id }))
+}
+
+fn check(head: &Head) -> Result<(), Problem> {
+    if !head.is_webhook {
+        let detail = "This workflow isn't started by a webhook; give it the trigger {\"type\": \"webhook\"}.";
+        return Err(Problem::new(ProblemCode::NotFound, detail));
+    }
+    if !head.active {
+        let detail = "This workflow is switched off, so nothing was started. Switch it on, then send again.";
+        return Err(Problem::new(ProblemCode::WorkflowInactive, detail));
+    }
+    Ok(())
+}
+
+/// A small value stays in the message; a large one becomes a blob, whose bytes come along.
+fn place(value: serde_json::Value, key: impl FnOnce() -> String) -> Result<(Payload, Option<Bytes>), Problem> {
+    let text = serde_json::to_vec(&value).map_err(|error| Problem::internal(&error))?;
+    if text.len() <= INLINE_LIMIT_BYTES {
+        return Ok((Payload::Inline(value), None));
+    }
+    Ok((Payload::Blob(BlobRef { key: key(), bytes: text.len() as u64 }), Some(text.into())))
+}
+
+/// Nothing expires blobs of live runs, so one of a run that never was is removed here.
+async fn forget(deps: &Deps, message: &Message) {
+    if let Message::Start(start) = message
+        && let Payload::Blob(blob) = &start.trigger.body
+        && let Err(error) = deps.blobs.delete(&blob.key).await
+    {
+        tracing::warn!(error = &error as &dyn std::error::Error, key = blob.key, "a blob of no run is left");
+    }
+}

@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::Value;
-use tidegate_egress::Effect;
+use tidegate_egress::{Effect, is_reserved_header};
 use tidegate_model::{FieldError, Pointer};
 use url::{Host, Url};
 
@@ -43,7 +43,7 @@ pub struct Action {
     /// Its name for display.
     pub title: &'static str,
     /// Whether it takes a connection.
-    pub connection: SecretUse,
+    pub connection: Need,
     /// Whether it only reads.
     pub effect: EffectRule,
     /// Whether the target honours an idempotency key, so that a call in doubt may be repeated under the same one.
@@ -58,9 +58,9 @@ pub struct Action {
 
 /// Whether an action takes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SecretUse {
+pub enum Need {
     /// It can't be called without one.
-    Needed,
+    Required,
     /// It can be called with or without one.
     Optional,
 }
@@ -124,7 +124,7 @@ static SLACK_ACTIONS: [Action; 1] = [Action {
     name: "slack.send_message",
     connector: "slack",
     title: "Send a message",
-    connection: SecretUse::Needed,
+    connection: Need::Required,
     effect: EffectRule::Writes,
     idempotent: false,
     input: Schema::new(
@@ -188,7 +188,7 @@ static DISCORD_ACTIONS: [Action; 1] = [Action {
     name: "discord.send_message",
     connector: "discord",
     title: "Send a message",
-    connection: SecretUse::Needed,
+    connection: Need::Required,
     effect: EffectRule::Writes,
     idempotent: false,
     input: Schema::new(
@@ -270,7 +270,7 @@ static HTTP_ACTIONS: [Action; 1] = [Action {
     name: "http.request",
     connector: "http",
     title: "Send a request",
-    connection: SecretUse::Optional,
+    connection: Need::Optional,
     effect: EffectRule::ByMethod,
     idempotent: false,
     input: Schema::new(
@@ -433,7 +433,7 @@ impl Action {
     }
 
     /// Whether a call with this input only reads.
-    pub fn effect_of(&self, input: &Value) -> Effect {
+    pub fn effect(&self, input: &Value) -> Effect {
         match self.effect {
             EffectRule::Writes => Effect::Write,
             EffectRule::ByMethod => {
@@ -495,9 +495,12 @@ fn header_error(secret: &Value) -> Option<FieldError> {
         if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
             return Some(FieldError::new("/name".into(), "is not a header's name"));
         }
-        if crate::request::is_connection_header(name) {
+        if is_reserved_header(name) {
             return Some(FieldError::new("/name".into(), "is set by the connection itself; choose another header"));
         }
+    }
+    if text("username").is_some_and(|name| name.contains(':')) {
+        return Some(FieldError::new("/username".into(), "must not have a colon: basic authentication can't carry it"));
     }
     let carried = |field: &str| text(field).is_none_or(|value| http::HeaderValue::from_str(value).is_ok());
     ["token", "value"]

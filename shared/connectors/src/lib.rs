@@ -4,15 +4,17 @@
 
 mod answer;
 mod catalogue;
+mod failure;
 mod input;
 mod mask;
 mod request;
 mod schema;
 
 pub use catalogue::{
-    Action, AnswerShape, Connector, EffectRule, ErrorText, HostRule, RequestShape, SecretUse, action, actions,
-    connector, connectors, nearest_action,
+    Action, AnswerShape, Connector, EffectRule, ErrorText, HostRule, Need, RequestShape, action, actions, connector,
+    connectors, nearest_action,
 };
+pub use failure::step_error;
 pub use input::{validate_step_input, validate_step_input_of};
 pub use request::RequestParts;
 pub use schema::Schema;

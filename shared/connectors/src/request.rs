@@ -1,14 +1,16 @@
 //! Makes a request of an action and its filled-in input.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use serde_json::{Map, Value};
-use tidegate_egress::{Auth, Effect};
+use tidegate_egress::{Auth, Effect, OutboundRequest, is_reserved_header};
 use tidegate_model::{ErrorCode, FieldError, Pointer, StepError};
 use url::Url;
 
-use crate::{Action, RequestShape, SecretUse};
+use crate::{Action, Need, RequestShape};
 
 /// What an action says of its request; timeout, idempotency key and trace context are the caller's.
 #[derive(Debug)]
@@ -27,20 +29,33 @@ pub struct RequestParts {
     pub auth: Auth,
 }
 
+impl RequestParts {
+    /// The whole request.
+    pub fn into_request(
+        self,
+        timeout: Duration,
+        idempotency_key: Option<String>,
+        traceparent: Option<String>,
+    ) -> OutboundRequest {
+        let Self { method, url, headers, body, effect, auth } = self;
+        OutboundRequest { method, url, headers, body, timeout, effect, auth, idempotency_key, traceparent }
+    }
+}
+
 impl Action {
     /// Checks the filled-in input and makes the request of it. `connected`: whether the step has a connection.
     ///
     /// # Errors
     /// `input_invalid`, naming the field by its pointer; `connection_unusable` where there must be one.
     pub fn request(&self, input: &Value, connected: bool) -> Result<RequestParts, StepError> {
-        if self.connection == SecretUse::Needed && !connected {
+        if self.connection == Need::Required && !connected {
             return Err(StepError::terminal(
                 ErrorCode::ConnectionUnusable,
                 format!("{} needs a connection of the connector {:?}; name one in the step", self.name, self.connector),
             ));
         }
         self.check_input(input)?;
-        let effect = self.effect_of(input);
+        let effect = self.effect(input);
         match self.request {
             RequestShape::PostToSecretUrl { field } => Ok(RequestParts {
                 method: Method::POST,
@@ -60,25 +75,6 @@ impl Action {
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Headers that belong to the connection or to the framing of the message (RFC 9110, section 7.6.1).
-pub(crate) fn is_connection_header(name: &str) -> bool {
-    const NAMES: [&str; 12] = [
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "proxy-authorization",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    ];
-    NAMES.iter().any(|connection| name.eq_ignore_ascii_case(connection))
-}
 
 fn http_request(input: &Value, effect: Effect, auth: Auth) -> Result<RequestParts, FieldError> {
     let text = |field: &str| input.get(field).and_then(Value::as_str);
@@ -104,7 +100,7 @@ fn http_request(input: &Value, effect: Effect, auth: Auth) -> Result<RequestPart
         let at = at("headers").push(name);
         let parsed = HeaderName::from_bytes(name.as_bytes())
             .map_err(|_| FieldError::new(at.clone(), "is not a header's name"))?;
-        if is_connection_header(name) {
+        if is_reserved_header(name) {
             return Err(FieldError::new(at, "is set by the connection itself; remove it"));
         }
         let value = HeaderValue::from_str(&scalar(value))

@@ -50,7 +50,6 @@ fn explain(error: &ValidationError<'_>, skip: fn(&str) -> bool, errors: &mut Vec
     }
     let at = Pointer::from(error.instance_path().as_str());
     let mut tell = |pointer: Pointer, detail: String| errors.push(FieldError::new(pointer, detail));
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is told in the library's words, its value masked")]
     match error.kind() {
         ValidationErrorKind::Required { property } => {
             tell(at.push(property.as_str().unwrap_or_default()), "is required".to_owned());

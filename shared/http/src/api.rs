@@ -16,6 +16,8 @@ use utoipa::openapi::{
     Components, ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref, ResponseBuilder,
 };
 
+use utoipa::ToSchema as _;
+
 use crate::access::{self, Access, BEARER, Guarded, Public};
 use crate::context::surround;
 use crate::problem::Document;
@@ -220,8 +222,11 @@ fn empty_document() -> OpenApi {
             ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build(),
         )
         .build();
+    let mut parts_of_problem = Vec::new();
+    Document::schemas(&mut parts_of_problem);
     let components = ComponentsBuilder::new()
         .schema_from::<Document<'static>>()
+        .schemas_from_iter(parts_of_problem)
         .security_scheme(BEARER, SecurityScheme::Http(bearer))
         .response("Problem", problem)
         .build();

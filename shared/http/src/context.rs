@@ -62,7 +62,8 @@ impl RequestContext {
         self.span.record(field, tracing::field::display(value));
     }
 
-    pub(crate) fn name_caller(&self, tenant: TenantId, user: UserId) {
+    /// Puts who acts on this request's log lines; [`Caller`](crate::Caller) does so by itself.
+    pub fn name_caller(&self, tenant: TenantId, user: UserId) {
         self.record("tenant_id", tenant);
         self.record("user_id", user);
     }

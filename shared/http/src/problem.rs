@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use serde::{Serialize, Serializer};
 use tidegate_model::{FieldError, Permission};
 use tidegate_platform::PortError;
+use tidegate_platform::envelope::EnvelopeError;
 use utoipa::ToSchema;
 
 macro_rules! codes {
@@ -250,6 +251,12 @@ impl IntoResponse for Problem {
 impl From<PortError> for Problem {
     fn from(error: PortError) -> Self {
         Self::unavailable(&error)
+    }
+}
+
+impl From<EnvelopeError> for Problem {
+    fn from(error: EnvelopeError) -> Self {
+        if error.is_retryable() { Self::unavailable(&error) } else { Self::internal(&error) }
     }
 }
 

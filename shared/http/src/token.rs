@@ -71,6 +71,7 @@ struct Shared {
 #[derive(Clone, Default)]
 struct Keys {
     by_id: Arc<HashMap<String, DecodingKey>>,
+    published: Arc<Vec<Jwk>>,
     read_at: Option<Timestamp>,
 }
 
@@ -125,45 +126,72 @@ impl TokenVerifier {
         Ok(claims)
     }
 
-    async fn key(&self, id: &str) -> Result<Option<DecodingKey>, Problem> {
-        if let Some(known) = self.known(id) {
-            return Ok(known);
+    /// The keys that tokens may be signed with, at most 30 s old.
+    ///
+    /// # Errors
+    /// 503 where the keys can't be read.
+    pub async fn public_keys(&self) -> Result<Arc<Vec<Jwk>>, Problem> {
+        let fresh =
+            |keys: &Keys| keys.is_fresh(self.shared.clock.now(), keys.min_age()).then(|| keys.published.clone());
+        match self.keys(fresh).await? {
+            Ok(published) => Ok(published),
+            Err(reread) => Ok(reread.published),
         }
-        let _one_at_a_time = self.shared.refreshing.lock().await;
-        if let Some(known) = self.known(id) {
-            return Ok(known);
-        }
-        let stored = self.shared.store.signing_keys().public_keys().await?;
-        let by_id = stored.iter().rev().take(MAX_KEYS).filter_map(decoding_key).collect();
-        let keys = Keys { by_id: Arc::new(by_id), read_at: Some(self.shared.clock.now()) };
-        let found = keys.by_id.get(id).cloned();
-        *self.shared.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
-        Ok(found)
     }
 
-    /// What is known of a key id without reading: the key, that there is none (inner `None`), or nothing.
-    fn known(&self, id: &str) -> Option<Option<DecodingKey>> {
-        let keys = self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
-        let age = self.shared.clock.now().duration_since(keys.read_at?);
-        let found = keys.by_id.get(id).cloned();
-        let good_for = match (&found, keys.by_id.is_empty()) {
-            (Some(_), _) => KEYS_TTL,
-            (None, true) => NO_KEYS_MIN_AGE,
-            (None, false) => KEYS_MIN_AGE,
+    async fn key(&self, id: &str) -> Result<Option<DecodingKey>, Problem> {
+        // What is known of the id: the key, that there is none (inner `None`), or nothing.
+        let known = |keys: &Keys| {
+            let found = keys.by_id.get(id).cloned();
+            let good_for = if found.is_some() { KEYS_TTL } else { keys.min_age() };
+            keys.is_fresh(self.shared.clock.now(), good_for).then_some(found)
         };
-        (age.unsigned_abs() < good_for).then_some(found)
+        match self.keys(known).await? {
+            Ok(found) => Ok(found),
+            Err(reread) => Ok(reread.by_id.get(id).cloned()),
+        }
+    }
+
+    /// What `look` finds in the keys at hand, or else the keys just read from the store; one reads at a time.
+    async fn keys<T>(&self, look: impl Fn(&Keys) -> Option<T>) -> Result<Result<T, Keys>, Problem> {
+        let at_hand = || self.shared.keys.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(found) = look(&at_hand()) {
+            return Ok(Ok(found));
+        }
+        let _one_at_a_time = self.shared.refreshing.lock().await;
+        if let Some(found) = look(&at_hand()) {
+            return Ok(Ok(found));
+        }
+        let stored = self.shared.store.signing_keys().public_keys().await?;
+        let keys = Keys::new(&stored, self.shared.clock.now());
+        *self.shared.keys.write().unwrap_or_else(PoisonError::into_inner) = keys.clone();
+        Ok(Err(keys))
     }
 }
 
-fn decoding_key(public: &PublicKey) -> Option<(String, DecodingKey)> {
-    let key = serde_json::from_str::<Jwk>(&public.jwk)
-        .map_err(|error| error.to_string())
-        .and_then(|jwk| DecodingKey::from_jwk(&jwk).map_err(|error| error.to_string()));
-    match key {
-        Ok(key) => Some((public.kid.clone(), key)),
-        Err(error) => {
-            tracing::error!(kid = public.kid, error, "public key is unreadable");
-            None
-        }
+impl Keys {
+    fn new(stored: &[PublicKey], read_at: Timestamp) -> Self {
+        let mut keys = Self { read_at: Some(read_at), ..Self::default() };
+        let (by_id, published) = stored.iter().take(MAX_KEYS).filter_map(readable).unzip();
+        keys.by_id = Arc::new(by_id);
+        keys.published = Arc::new(published);
+        keys
     }
+
+    fn is_fresh(&self, now: Timestamp, good_for: Duration) -> bool {
+        self.read_at.is_some_and(|read_at| now.duration_since(read_at).unsigned_abs() < good_for)
+    }
+
+    fn min_age(&self) -> Duration {
+        if self.by_id.is_empty() { NO_KEYS_MIN_AGE } else { KEYS_MIN_AGE }
+    }
+}
+
+/// A stored key to verify with and to publish.
+fn readable(public: &PublicKey) -> Option<((String, DecodingKey), Jwk)> {
+    let read = || -> Result<_, Box<dyn std::error::Error>> {
+        let jwk: Jwk = serde_json::from_str(&public.jwk)?;
+        Ok(((public.kid.clone(), DecodingKey::from_jwk(&jwk)?), jwk))
+    };
+    read().inspect_err(|error| tracing::error!(kid = public.kid, error = &**error, "public key is unreadable")).ok()
 }

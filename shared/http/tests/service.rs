@@ -69,7 +69,7 @@ async fn fail(_: Public, Path(how): Path<String>) -> Result<(), Problem> {
 
 /// Tells its trace
 #[utoipa::path(post, path = "/trace", tag = "things", responses((status = 200)))]
-async fn trace(_: Public, context: RequestContext, Raw(body): Raw, State(at): State<Timestamp>) -> Json<Value> {
+async fn trace(_: Public, context: RequestContext, State(at): State<Timestamp>, Raw(body): Raw) -> Json<Value> {
     let answer =
         json!({"trace": context.traceparent(), "id": &*context.request_id, "bytes": body.len(), "at": Time(at)});
     Json(answer)
@@ -119,7 +119,22 @@ async fn post_json(body: &str) -> Answer {
 #[tokio::test]
 async fn a_problem_has_all_its_members_and_headers() {
     let answer = post_json(r#"{"name": "x", "parts": [{"a/b": 1}, {"a/b": "two"}]}"#).await;
-    assert_json_snapshot!(answer.body, @"");
+    assert_json_snapshot!(answer.body, @r##"
+    {
+      "type": "/docs/errors/validation_failed",
+      "title": "The body is invalid",
+      "status": 422,
+      "detail": "The body is invalid at \"/parts/1/a~1b\": invalid type: string \"two\", expected u8",
+      "code": "validation_failed",
+      "request_id": "req_00000000000000000001",
+      "errors": [
+        {
+          "pointer": "/parts/1/a~1b",
+          "detail": "invalid type: string \"two\", expected u8"
+        }
+      ]
+    }
+    "##);
     assert_eq!(answer.status, 422);
     assert_eq!(answer.header("content-type"), "application/problem+json");
     assert_eq!(answer.header("x-request-id"), answer.body["request_id"]);
@@ -239,9 +254,27 @@ async fn what_does_not_exist_is_told_apart() {
 #[tokio::test]
 async fn failures_inside_are_answered_without_their_text() {
     let answer = send("POST", "/fail/panic", &[], "").await;
-    assert_json_snapshot!(answer.body, @"");
+    assert_json_snapshot!(answer.body, @r##"
+    {
+      "type": "/docs/errors/internal",
+      "title": "Internal error",
+      "status": 500,
+      "detail": "Something went wrong on our side. It has been recorded under the request id.",
+      "code": "internal",
+      "request_id": "req_00000000000000000001"
+    }
+    "##);
     let answer = send("POST", "/fail/port", &[], "").await;
-    assert_json_snapshot!(answer.body, @"");
+    assert_json_snapshot!(answer.body, @r##"
+    {
+      "type": "/docs/errors/unavailable",
+      "title": "Temporarily unavailable",
+      "status": 503,
+      "detail": "Something that this needs is unavailable at the moment. Try again.",
+      "code": "unavailable",
+      "request_id": "req_00000000000000000001"
+    }
+    "##);
     assert_eq!(answer.header("retry-after"), "1");
     assert_eq!(send("POST", "/fail/later", &[], "").await.header("retry-after"), "2");
     assert_eq!(send("POST", "/fail/cursor", &[], "").await.body["code"], "invalid_cursor");
@@ -298,7 +331,40 @@ async fn the_document_describes_what_is_served() {
             "/trace"
         ]
     );
-    assert_json_snapshot!(document["paths"]["/things"]["post"], @"");
+    assert_json_snapshot!(document["paths"]["/things"]["post"], @r##"
+    {
+      "tags": [
+        "things"
+      ],
+      "summary": "Makes a thing",
+      "operationId": "create",
+      "requestBody": {
+        "content": {
+          "application/json": {
+            "schema": {
+              "$ref": "#/components/schemas/Thing"
+            }
+          }
+        },
+        "required": true
+      },
+      "responses": {
+        "201": {
+          "content": {
+            "application/json": {
+              "schema": {
+                "$ref": "#/components/schemas/Thing"
+              }
+            }
+          }
+        },
+        "default": {
+          "$ref": "#/components/responses/Problem"
+        }
+      },
+      "security": []
+    }
+    "##);
     let codes = &document["components"]["schemas"]["ProblemCode"]["enum"];
     assert_eq!(codes.as_array().unwrap().len(), ProblemCode::ALL.len());
 }

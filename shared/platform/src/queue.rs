@@ -1,9 +1,11 @@
 //! The queue port: at-least-once delivery with SQS's semantics.
 
 mod embedded;
+mod sqs;
 
 pub(crate) use embedded::writer::{Command, Writer};
 pub use embedded::{Depth, EmbeddedQueue, EmbeddedSettings};
+pub use sqs::SqsQueue;
 
 use std::time::Duration;
 

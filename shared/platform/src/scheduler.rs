@@ -1,8 +1,10 @@
 //! The scheduler port: timers that send a message to the run queue.
 
 mod embedded;
+mod eventbridge;
 
 pub use embedded::EmbeddedScheduler;
+pub use eventbridge::{EventBridgeScheduler, EventBridgeSettings};
 
 use std::time::Duration;
 

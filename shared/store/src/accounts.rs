@@ -46,7 +46,7 @@ impl Accounts<'_> {
         if email.len() > 1_024 {
             return Ok(None);
         }
-        let found = self.0.read(OPERATION, self.0.config_table(), key(format_args!("email#{email}"), HEAD)).await?;
+        let found = self.0.read(OPERATION, self.0.config_table(), key(format!("email#{email}"), HEAD)).await?;
         let Some(found) = found else { return Ok(None) };
         let EmailRow { user } = document(OPERATION, &found)?;
         self.read_user(OPERATION, user).await
@@ -66,12 +66,12 @@ impl Accounts<'_> {
     /// The database is away, or the row is unreadable.
     pub async fn tenant(&self, id: TenantId) -> Result<Option<Tenant>, Error> {
         const OPERATION: &str = "read tenant";
-        let found = self.0.read(OPERATION, self.0.config_table(), key(format_args!("ten#{id}"), HEAD)).await?;
+        let found = self.0.read(OPERATION, self.0.config_table(), key(format!("ten#{id}"), HEAD)).await?;
         found.as_ref().map(|item| document(OPERATION, item)).transpose()
     }
 
     async fn read_user(&self, operation: &'static str, id: UserId) -> Result<Option<User>, Error> {
-        let found = self.0.read(operation, self.0.config_table(), key(format_args!("user#{id}"), HEAD)).await?;
+        let found = self.0.read(operation, self.0.config_table(), key(format!("user#{id}"), HEAD)).await?;
         found.as_ref().map(|item| document(operation, item)).transpose()
     }
 }

@@ -15,6 +15,8 @@ pub(crate) const PK: &str = "pk";
 pub(crate) const SK: &str = "sk";
 /// The row's content as JSON.
 pub(crate) const DOC: &str = "doc";
+/// Whose the row is; conditions use it.
+pub(crate) const TENANT: &str = "tenant";
 /// Sort key of an aggregate's main row.
 pub(crate) const HEAD: &str = "head";
 

@@ -7,12 +7,16 @@
 //! the callers.
 
 mod accounts;
+mod connections;
 mod cursor;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod items;
+mod list;
+mod runs;
 mod signing_keys;
 mod tables;
+mod workflows;
 mod write;
 
 use std::sync::Arc;
@@ -23,8 +27,11 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use serde::Serialize;
 
 pub use accounts::Accounts;
+pub use connections::Connections;
+pub use runs::{CreateError, JournalItem, ReplaceError, RunFilter, Runs, StoredRun};
 pub use signing_keys::{PublicKey, SigningKey, SigningKeys};
 pub use tables::{IndexDefinition, Projection, TableDefinition, Tables};
+pub use workflows::Workflows;
 
 /// How long a final run is kept unless [`Store::with_retention`] says otherwise.
 pub const RETENTION: Duration = Duration::from_secs(30 * 86_400);
@@ -67,12 +74,31 @@ impl Store {
         SigningKeys(self)
     }
 
+    /// Workflows and their versions.
+    pub fn workflows(&self) -> Workflows<'_> {
+        Workflows(self)
+    }
+
+    /// Connections.
+    pub fn connections(&self) -> Connections<'_> {
+        Connections(self)
+    }
+
+    /// Runs and their journals.
+    pub fn runs(&self) -> Runs<'_> {
+        Runs(self)
+    }
+
     fn client(&self) -> &Client {
         &self.inner.client
     }
 
     fn config_table(&self) -> &str {
         &self.inner.tables.config
+    }
+
+    fn history_table(&self) -> &str {
+        &self.inner.tables.history
     }
 }
 

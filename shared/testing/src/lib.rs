@@ -1,1 +1,10 @@
-//! To come.
+//! What tests share.
+
+#![expect(clippy::expect_used, reason = "only tests use this crate, and they fail by panicking")]
+
+mod app;
+pub mod emulator;
+mod world;
+
+pub use app::{Answer, TestApp};
+pub use world::{Session, World};

@@ -1,5 +1,13 @@
 //! What the store promises, held against every way the database may behave: in memory and in a folder, without faults
 //! and with each of them.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test itself may")]
+
 mod accounts;
+mod connections;
+mod folder;
+mod journal;
+mod run_list;
+mod runs;
 mod setup;
+mod workflows;

@@ -1,11 +1,13 @@
 //! The databases that every contract test runs on.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use tempfile::TempDir;
-use tidegate_model::{Role, Tenant, User};
+use tidegate_model::{ErrorCode, Role, RunRow, RunStatus, StepError, Tenant, TenantId, TriggerKind, User, WorkflowId};
 use tidegate_platform::{Clock, Ids};
-use tidegate_store::Store;
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
+use tidegate_store::{Page, Store};
 
 /// An open database with some fault going on, and a source of ids.
 pub(crate) struct Setup {
@@ -113,6 +115,50 @@ impl Setup {
     }
 }
 
+impl Setup {
+    /// A run that was claimed just now.
+    pub(crate) fn run(&self, tenant: TenantId, workflow: WorkflowId) -> RunRow {
+        self.clock.advance(Duration::from_millis(1));
+        let now = self.clock.now();
+        let id = self.ids.run(tenant);
+        RunRow {
+            id,
+            tenant,
+            workflow,
+            version: 1,
+            trigger: TriggerKind::Webhook,
+            status: RunStatus::Running,
+            accepted_at: now,
+            started_at: now,
+            finished_at: None,
+            fence: 1,
+            lease_until: now + Duration::from_secs(305),
+            lease_owner: format!("worker-1/{id}"),
+            claims: 1,
+            journal_length: 0,
+            wake: 0,
+            wake_at: None,
+            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
+            error: None,
+            failed_step: None,
+        }
+    }
+}
+
+/// The run at its end, or parked, as its holder writes it.
+pub(crate) fn ended(row: &RunRow, status: RunStatus, at: Timestamp) -> RunRow {
+    let failed = status == RunStatus::Failed;
+    RunRow {
+        status,
+        finished_at: status.is_final().then_some(at),
+        wake: u32::from(status == RunStatus::Waiting),
+        wake_at: (status == RunStatus::Waiting).then_some(at),
+        error: failed.then(|| StepError::terminal(ErrorCode::TargetFailed, "Slack answered 500")),
+        failed_step: failed.then(|| "notify".to_owned()),
+        ..row.clone()
+    }
+}
+
 /// Runs a test on every database.
 pub(crate) async fn everywhere(test: impl AsyncFn(Setup)) {
     for trouble in Trouble::ALL {
@@ -121,6 +167,21 @@ pub(crate) async fn everywhere(test: impl AsyncFn(Setup)) {
             println!("{}", setup.name);
             trouble.start(&setup.embedded.faults);
             test(setup).await;
+        }
+    }
+}
+
+/// Follows a list's cursors to its end.
+pub(crate) async fn walk<T>(page: impl AsyncFn(Option<&str>) -> Page<T>) -> Vec<Vec<T>> {
+    let mut pages = Vec::new();
+    let mut cursor: Option<String> = None;
+    loop {
+        let next = page(cursor.as_deref()).await;
+        pages.push(next.items);
+        assert!(pages.len() < 10_000, "the list never ends");
+        cursor = next.next_cursor;
+        if cursor.is_none() {
+            return pages;
         }
     }
 }

@@ -1,0 +1,180 @@
+//! One run with everything that happened in it.
+
+use std::time::Duration;
+
+use axum::extract::State;
+use jiff::SignedDuration;
+use serde::Serialize;
+use serde_json::Value;
+use tidegate_engine::records;
+use tidegate_http::permission::RunsRead;
+use tidegate_http::{Caller, Json, Path, Problem};
+use tidegate_model::{
+    Attempt, Entry, Payload, RunDetail, RunId, RunRow, RunStatus, StepError, StepRecord, TriggerInput, TriggerKind,
+};
+use utoipa::ToSchema;
+
+use crate::inline::{Inliner, Truncated};
+use crate::list::RunView;
+use crate::{Deps, inline};
+
+/// How long a message stays in the run queue: a run without a record that is older never was, or is long gone.
+const QUEUE_RETENTION: Duration = Duration::from_secs(10 * 86_400);
+/// How far in the future an id's time may be, since clocks differ.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
+
+/// A run with its input and steps. Secrets are not in it: they exist only in the calls.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RunDetailView {
+    #[serde(flatten)]
+    run: RunView,
+    /// What started it; null while it is queued.
+    input: Option<InputView>,
+    /// Its steps, in the definition's order.
+    steps: Vec<StepView>,
+    /// The record was too large to show; then `input` and `steps` are missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated: Option<Truncated>,
+}
+
+/// What started a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InputView {
+    /// The kind of trigger.
+    #[serde(rename = "type")]
+    kind: TriggerKind,
+    /// The media type of a webhook's body, as it was sent.
+    content_type: Option<String>,
+    /// The body: a JSON value for JSON and forms, else a string.
+    #[schema(value_type = Value)]
+    body: Option<Value>,
+    /// The body is too large to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body_truncated: Option<Truncated>,
+}
+
+/// What happened in one step.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunStep)]
+pub(crate) struct StepView {
+    /// The step's id.
+    id: String,
+    /// The action it calls.
+    uses: String,
+    /// Where it is.
+    status: RunStatus,
+    /// When its first attempt began.
+    started_at: Option<tidegate_http::Time>,
+    /// When its last attempt ended.
+    finished_at: Option<tidegate_http::Time>,
+    /// Milliseconds from the first attempt's beginning to the last one's end, waits between them included.
+    duration_ms: Option<i64>,
+    /// Input of the last attempt, expressions filled in; null before the first.
+    #[schema(value_type = Value)]
+    input: Option<Value>,
+    /// The input is too large to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_truncated: Option<Truncated>,
+    /// What it yielded; null before that.
+    #[schema(value_type = Value)]
+    output: Option<Value>,
+    /// The output is too large to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_truncated: Option<Truncated>,
+    /// Why it failed, or why its last attempt did.
+    error: Option<StepError>,
+    /// Every attempt, in order.
+    attempts: Vec<Attempt>,
+}
+
+/// Get a run
+///
+/// With its steps, attempts, inputs, outputs and durations. A run that was accepted and that no worker has taken yet is
+/// `queued`.
+#[utoipa::path(
+    get, path = "/api/runs/{id}", tag = "runs", params(("id" = RunId, Path)),
+    responses((status = 200, description = "The run", body = RunDetailView)),
+)]
+pub(crate) async fn get_run(
+    caller: Caller<RunsRead>,
+    State(deps): State<Deps>,
+    Path(id): Path<RunId>,
+) -> Result<Json<RunDetailView>, Problem> {
+    let Some(stored) = deps.store.runs().get(caller.tenant, id).await? else {
+        let now = deps.clock.now();
+        let age = now.duration_since(id.timestamp());
+        let may_be_queued = age < SignedDuration::try_from(QUEUE_RETENTION).unwrap_or(SignedDuration::MAX)
+            && age > -CLOCK_SKEW
+            && id.is_tagged_for(caller.tenant);
+        return if may_be_queued { Ok(Json(queued(id))) } else { Err(Problem::not_found()) };
+    };
+    let mut inliner = Inliner::new(&*deps.blobs);
+    let (detail, truncated) = match stored.detail {
+        Some(payload) => inliner.detail(payload).await?,
+        None => (from_journal(&deps, &stored.row).await?, None),
+    };
+    let RunDetail { trigger, steps } = detail;
+    let input = match trigger {
+        Some(trigger) => Some(input_view(&mut inliner, trigger).await?),
+        None => None,
+    };
+    let mut step_views = Vec::with_capacity(steps.len());
+    for step in steps {
+        step_views.push(step_view(&mut inliner, step).await?);
+    }
+    Ok(Json(RunDetailView { run: stored.row.into(), input, steps: step_views, truncated }))
+}
+
+fn queued(id: RunId) -> RunDetailView {
+    RunDetailView { run: RunView::queued(id), input: None, steps: Vec::new(), truncated: None }
+}
+
+/// What has happened so far in a run that isn't final.
+async fn from_journal(deps: &Deps, row: &RunRow) -> Result<RunDetail, Problem> {
+    let journal = deps.store.runs().journal(row.tenant, row.id).await?;
+    let definition = deps.store.workflows().definition(row.tenant, row.workflow, row.version).await?;
+    let mut trigger = None;
+    let mut entries: Vec<Entry> = Vec::new();
+    for item in journal {
+        trigger = trigger.or(item.input);
+        entries.extend(item.entries);
+    }
+    let steps = definition.map_or_else(Vec::new, |definition| records(&definition, &entries, row.status));
+    Ok(RunDetail { trigger, steps })
+}
+
+async fn input_view(inliner: &mut Inliner<'_>, trigger: TriggerInput) -> Result<InputView, Problem> {
+    let TriggerInput { kind, content_type, body } = trigger;
+    let inline::Shown { value, truncated } = inliner.show(body).await?;
+    Ok(InputView { kind, content_type, body: value, body_truncated: truncated })
+}
+
+async fn step_view(inliner: &mut Inliner<'_>, step: StepRecord) -> Result<StepView, Problem> {
+    let StepRecord { id, uses, status, input, output, error, attempts } = step;
+    let input = show(inliner, input).await?;
+    let output = show(inliner, output).await?;
+    let started_at = attempts.first().map(|attempt| attempt.started_at);
+    let finished_at = attempts.last().and_then(|attempt| attempt.finished_at);
+    let duration_ms = started_at.zip(finished_at).map(|(start, end)| end.as_millisecond() - start.as_millisecond());
+    Ok(StepView {
+        id,
+        uses,
+        status,
+        started_at: started_at.map(Into::into),
+        finished_at: finished_at.map(Into::into),
+        duration_ms,
+        input: input.value,
+        input_truncated: input.truncated,
+        output: output.value,
+        output_truncated: output.truncated,
+        error,
+        attempts,
+    })
+}
+
+async fn show(inliner: &mut Inliner<'_>, payload: Option<Payload>) -> Result<inline::Shown, Problem> {
+    match payload {
+        Some(payload) => inliner.show(payload).await,
+        None => Ok(inline::Shown::default()),
+    }
+}

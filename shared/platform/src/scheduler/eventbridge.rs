@@ -1,0 +1,171 @@
+//! The scheduler on Amazon EventBridge Scheduler: each timer is a schedule that sends straight to the run queue.
+//!
+//! The universal target `sqs:sendMessage`
+//! (<https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-targets-universal.html>) is used rather than the
+//! templated one, because only it gives a standard queue's message its group. All timers of an installation lie in one
+//! schedule group (an account has 500 groups at first, and a tenant each would soon need more), named by tenant and
+//! name: `{the tenant's UUID as 22 base64url characters}.{name}`. A firing comes within a minute of its time.
+
+use async_trait::async_trait;
+use aws_sdk_scheduler::Client;
+use aws_sdk_scheduler::operation::create_schedule::builders::CreateScheduleFluentBuilder;
+use aws_sdk_scheduler::types::{
+    ActionAfterCompletion, DeadLetterConfig, FlexibleTimeWindow, FlexibleTimeWindowMode, RetryPolicy, Target,
+};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use tidegate_model::TenantId;
+
+use super::{Scheduler, Timer, When, check};
+use crate::{Clock, PortError};
+
+const SEND_MESSAGE: &str = "arn:aws:scheduler:::aws-sdk:sqs:sendMessage";
+/// How far ahead of now a one-time schedule is made at least: one in the past would not fire.
+const LEAD_SECONDS: i64 = 5;
+/// EventBridge Scheduler's own maxima: a queue that is away for hours loses no firing.
+const RETRY_FOR_SECONDS: i32 = 24 * 60 * 60;
+const RETRIES: i32 = 185;
+
+/// Where timers live and send.
+#[derive(Debug, Clone)]
+pub struct EventBridgeSettings {
+    /// The schedule group.
+    pub group: String,
+    /// The role that EventBridge Scheduler takes on to send to the queue.
+    pub role_arn: String,
+    /// The run queue.
+    pub queue_url: String,
+    /// The queue for firings that couldn't be sent.
+    pub dead_letter_arn: String,
+}
+
+/// Timers on EventBridge Scheduler. Cloning it is cheap.
+#[derive(Debug, Clone)]
+pub struct EventBridgeScheduler {
+    client: Client,
+    settings: EventBridgeSettings,
+    clock: Clock,
+}
+
+impl EventBridgeScheduler {
+    /// A scheduler over an existing schedule group, role and queue.
+    pub fn new(client: Client, settings: EventBridgeSettings, clock: Clock) -> Self {
+        Self { client, settings, clock }
+    }
+
+    fn target(&self, timer: &Timer) -> Result<Target, PortError> {
+        let input = serde_json::json!({
+            "QueueUrl": self.settings.queue_url,
+            "MessageBody": timer.body,
+            "MessageGroupId": timer.tenant.to_string(),
+        });
+        Target::builder()
+            .arn(SEND_MESSAGE)
+            .role_arn(&self.settings.role_arn)
+            .input(input.to_string())
+            .retry_policy(
+                RetryPolicy::builder()
+                    .maximum_event_age_in_seconds(RETRY_FOR_SECONDS)
+                    .maximum_retry_attempts(RETRIES)
+                    .build(),
+            )
+            .dead_letter_config(DeadLetterConfig::builder().arn(&self.settings.dead_letter_arn).build())
+            .build()
+            .map_err(|error| PortError::new("build a schedule's target", error))
+    }
+
+    fn create(&self, timer: &Timer) -> Result<CreateScheduleFluentBuilder, PortError> {
+        let now = self.clock.now();
+        let first = Timestamp::from_millisecond(timer.when.first_ms(now))
+            .map_err(|error| PortError::new("read a timer's time", error))?;
+        let window = FlexibleTimeWindow::builder()
+            .mode(FlexibleTimeWindowMode::Off)
+            .build()
+            .map_err(|error| PortError::new("build a schedule's window", error))?;
+        let request = self
+            .client
+            .create_schedule()
+            .group_name(&self.settings.group)
+            .name(schedule_name(timer.tenant, &timer.name))
+            .flexible_time_window(window)
+            .target(self.target(timer)?);
+        Ok(match timer.when {
+            When::At(_) => {
+                let earliest = Timestamp::from_second(now.as_second() + LEAD_SECONDS).unwrap_or(now);
+                request
+                    .schedule_expression(format!("at({})", first.max(earliest).strftime("%Y-%m-%dT%H:%M:%S")))
+                    .action_after_completion(ActionAfterCompletion::Delete)
+            }
+            When::Every { interval, .. } => {
+                let minutes = interval.as_secs() / 60;
+                let unit = if minutes == 1 { "minute" } else { "minutes" };
+                request
+                    .schedule_expression(format!("rate({minutes} {unit})"))
+                    .start_date(aws_smithy_types::DateTime::from_secs(first.as_second()))
+            }
+        })
+    }
+}
+
+#[async_trait]
+impl Scheduler for EventBridgeScheduler {
+    async fn put(&self, timer: Timer) -> Result<(), PortError> {
+        check(&timer)?;
+        let request = self.create(&timer)?;
+        let wanted = request.as_input().clone();
+        let failed = |operation: &str, source: Box<dyn std::error::Error + Send + Sync>| {
+            PortError::new(format!("{operation} schedule {}", timer.name), source)
+        };
+        match request.send().await {
+            Ok(_) => return Ok(()),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_conflict_exception()) => {}
+            Err(error) => return Err(failed("create", error.into())),
+        }
+        self.client
+            .update_schedule()
+            .set_group_name(wanted.get_group_name().clone())
+            .set_name(wanted.get_name().clone())
+            .set_flexible_time_window(wanted.get_flexible_time_window().clone())
+            .set_target(wanted.get_target().clone())
+            .set_schedule_expression(wanted.get_schedule_expression().clone())
+            .set_start_date(*wanted.get_start_date())
+            .set_action_after_completion(wanted.get_action_after_completion().clone())
+            .send()
+            .await
+            .map_err(|error| failed("update", error.into()))?;
+        Ok(())
+    }
+
+    async fn delete(&self, tenant: TenantId, name: &str) -> Result<(), PortError> {
+        let request =
+            self.client.delete_schedule().group_name(&self.settings.group).name(schedule_name(tenant, name));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
+                Ok(())
+            }
+            Err(error) => Err(PortError::new(format!("delete schedule {name}"), error)),
+        }
+    }
+}
+
+/// The schedule's name: see the module.
+fn schedule_name(tenant: TenantId, name: &str) -> String {
+    format!("{}.{name}", URL_SAFE_NO_PAD.encode(tenant.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scheduler::MAX_NAME_CHARS;
+
+    #[test]
+    fn the_longest_name_fits() {
+        let tenant = TenantId::new(Timestamp::UNIX_EPOCH, [0xff; 10]);
+        let name = schedule_name(tenant, &"x".repeat(MAX_NAME_CHARS));
+        assert_eq!(name.len(), 64);
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        assert!(name.chars().all(allowed), "{name}");
+    }
+}

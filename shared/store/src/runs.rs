@@ -1,0 +1,109 @@
+//! Runs: one small row each under `run#{tenant}#{shard}` / run id, and while a run is under way the journal it has
+//! stored so far. Every write is conditional on the state that the writer knows, so of two workers one wins.
+
+mod journal;
+mod list;
+mod row;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use tidegate_model::{Payload, RunId, RunRow, TenantId};
+
+use crate::items::{Item, key, number};
+use crate::write::{Condition, Outcome};
+use crate::{Error, Store};
+
+pub use journal::JournalItem;
+pub use list::RunFilter;
+
+/// Runs and their journals.
+#[derive(Debug, Clone, Copy)]
+pub struct Runs<'a>(pub(crate) &'a Store);
+
+/// A run's row as it is stored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredRun {
+    /// The row; its times are cut to the millisecond.
+    pub row: RunRow,
+    /// What was stored with it: a final run's `RunDetail`, inline or in a blob.
+    pub detail: Option<Payload>,
+}
+
+/// Why a run's first row was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// The run has a row already.
+    #[error("create run: the run exists")]
+    Exists(Box<StoredRun>),
+    /// The store failed; the row may have been written or not.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+/// Why a run's row was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// The row is not as expected: here is what is stored. `None`: there is no row.
+    #[error("replace run: the stored run is not the expected one")]
+    Conflict(Option<Box<StoredRun>>),
+    /// The store failed; the row may have been written or not.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Runs<'_> {
+    /// Writes a run's first row: one write, no read. `row.lease_owner` must be unique for this claim, so that a
+    /// repetition knows its own row.
+    ///
+    /// # Errors
+    /// [`CreateError::Exists`] with what is stored; the database is away.
+    pub async fn create(&self, row: &RunRow, detail: Option<&Payload>) -> Result<(), CreateError> {
+        const OPERATION: &str = "create run";
+        let item = || row::to_item(OPERATION, row, detail, self.0.inner.retention);
+        match self.0.put(OPERATION, self.0.history_table(), item, Condition::Absent).await? {
+            Outcome::Written => Ok(()),
+            Outcome::Refused(Some(stored)) => Err(CreateError::Exists(Box::new(row::from_item(OPERATION, &stored)?))),
+            Outcome::Refused(None) => Err(Error::Conflict { operation: OPERATION }.into()),
+        }
+    }
+
+    /// Replaces a run's row where the stored one has the fence, the status and the lease owner of `expected`: one
+    /// write, no read. What was stored with the former row goes; `detail` takes its place. A final row expires by the
+    /// store's retention, counted from `row.finished_at`.
+    ///
+    /// # Errors
+    /// [`ReplaceError::Conflict`] with what is stored; the database is away.
+    pub async fn replace(&self, expected: &RunRow, row: &RunRow, detail: Option<&Payload>) -> Result<(), ReplaceError> {
+        const OPERATION: &str = "replace run";
+        let item = || row::to_item(OPERATION, row, detail, self.0.inner.retention);
+        let condition = Condition::Equals(vec![
+            (row::FENCE, number(expected.fence)),
+            (row::STATUS, AttributeValue::S(row::name(OPERATION, row::STATUS, &expected.status)?)),
+            (row::OWNER, AttributeValue::S(expected.lease_owner.clone())),
+        ]);
+        match self.0.put(OPERATION, self.0.history_table(), item, condition).await? {
+            Outcome::Written => Ok(()),
+            Outcome::Refused(stored) => {
+                let stored = stored.map(|stored| row::from_item(OPERATION, &stored)).transpose()?;
+                Err(ReplaceError::Conflict(stored.map(Box::new)))
+            }
+        }
+    }
+
+    /// A tenant's run, if it has a row.
+    ///
+    /// # Errors
+    /// The database is away, or the row is unreadable.
+    pub async fn get(&self, tenant: TenantId, id: RunId) -> Result<Option<StoredRun>, Error> {
+        const OPERATION: &str = "read run";
+        let found = self.0.read(OPERATION, self.0.history_table(), run_key(tenant, id)).await?;
+        found.map(|item| row::from_item(OPERATION, &item)).transpose()
+    }
+}
+
+fn run_key(tenant: TenantId, id: RunId) -> Item {
+    key(partition(tenant, id.shard()), id)
+}
+
+fn partition(tenant: TenantId, shard: u8) -> String {
+    format!("run#{tenant}#{shard}")
+}
