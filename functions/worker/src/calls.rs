@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use serde_json::Value;
-use tidegate_connectors::{Need, action};
-use tidegate_egress::{Credential, OutboundRequest};
+use tidegate_connectors::action;
+use tidegate_egress::{Credential, Effect};
 use tidegate_engine::Call;
 use tidegate_model::{Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId};
 use tidegate_telemetry::TraceContext;
@@ -29,7 +29,12 @@ impl From<StepError> for CallError {
 
 /// Whether an action's call may be made twice: it only reads, or its target honours the idempotency key.
 pub(crate) fn is_repeatable(uses: &str, input: &Value) -> bool {
-    action(uses).is_some_and(|action| action.idempotent || action.effect(input) == tidegate_egress::Effect::Read)
+    action(uses).is_some_and(|action| action.idempotent || action.effect(input) == Effect::Read)
+}
+
+/// The trace that the run started under.
+pub(crate) fn trace_of(row: &RunRow) -> Option<TraceContext> {
+    row.traceparent.parse().ok()
 }
 
 /// Makes a call. Dropping the future drops the call.
@@ -39,26 +44,20 @@ pub(crate) async fn perform(deps: &Deps, row: &RunRow, call: &Call) -> Result<Va
     })?;
     let connection = match call.connection {
         Some(id) => Some(usable_connection(deps, row.tenant, id, action.connector).await?),
-        None if action.connection == Need::Required => {
-            let message = format!("`{}` needs a connection of connector `{}`", call.uses, action.connector);
-            return Err(StepError::terminal(ErrorCode::ConnectionUnusable, message).into());
-        }
         None => None,
     };
     let data_key = match &connection {
         Some(_) => deps.caches.data_key(deps, row.tenant).await.map_err(CallError::Worker)?,
         None => Arc::from(""),
     };
-    let parts = action.request(&call.input)?;
-    let request = OutboundRequest {
-        timeout: call.timeout,
-        idempotency_key: Some(call.idempotency_key.clone()),
-        traceparent: TraceContext::parse(&row.traceparent).map(|trace| trace.child().to_string()),
-        ..parts
-    };
+    let request = action.request(&call.input, connection.is_some())?.into_request(
+        call.timeout,
+        Some(call.idempotency_key.clone()),
+        trace_of(row).map(|trace| trace.child().to_string()),
+    );
     let credential = connection.as_deref().map(|connection| Credential { connection, data_key: &data_key });
     let response = deps.egress.send(request, credential).await.map_err(tidegate_connectors::step_error)?;
-    Ok(action.output(&response)?)
+    Ok(action.output(&response, deps.clock.now())?)
 }
 
 async fn usable_connection(

@@ -12,7 +12,7 @@ use tidegate_model::{
     TriggerInput,
 };
 use tidegate_platform::blobs::{KEPT, LIVE};
-use tidegate_store::{AppendError, JournalItem, ReplaceError};
+use tidegate_store::{JournalItem, ReplaceError};
 
 use crate::table::arm_wake;
 use crate::{Deps, Error, Invocation, calls};
@@ -245,8 +245,8 @@ impl<'a> Execution<'a> {
         let runs = self.deps.store.runs();
         match runs.append_journal(self.row.tenant, self.row.id, self.position, &item).await {
             Ok(()) => {}
-            Err(AppendError::Taken) => return Err(Error::Lost),
-            Err(AppendError::Store(error)) => return Err(error.into()),
+            Err(tidegate_store::Error::Conflict { .. }) => return Err(Error::Lost),
+            Err(error) => return Err(error.into()),
         }
         self.stored = self.entries.len();
         self.position += 1;
@@ -355,13 +355,12 @@ pub(crate) async fn fold(deps: &Deps, row: &RunRow, detail: &RunDetail) -> Resul
 }
 
 fn log_end(deps: &Deps, row: &RunRow) {
-    let trace = tidegate_telemetry::TraceContext::parse(&row.traceparent);
     tracing::info!(
         component = "worker",
         tenant_id = %row.tenant,
         workflow_id = %row.workflow,
         run_id = %row.id,
-        trace_id = trace.map(|trace| trace.trace_id()).unwrap_or_default(),
+        trace_id = calls::trace_of(row).map(|trace| trace.trace_id()).unwrap_or_default(),
         status = %serde_json::to_value(row.status).ok().and_then(|s| s.as_str().map(str::to_owned)).unwrap_or_default(),
         code = row.error.as_ref().map(|error| format!("{:?}", error.code)),
         failed_step = row.failed_step,
