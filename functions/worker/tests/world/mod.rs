@@ -15,8 +15,8 @@ use tidegate_model::{
     Definition, Message, Payload, RunId, RunRow, RunStatus, StartMessage, TenantId, TriggerInput, TriggerKind,
     WakeMessage, Workflow, WorkflowId,
 };
-use tidegate_platform::key_service::KeyFile;
-use tidegate_platform::blobs::FolderBlobs;
+use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::queue::{
     EmbeddedQueue, EmbeddedSettings, OutgoingMessage, Queue, Receipt, ReceivedMessage,
 };
