@@ -91,7 +91,7 @@ async fn running_with_a_lease_that_is_over_is_resumed_without_repeating_a_journa
             input: Some(start.trigger.clone()),
             entries: vec![started("a"), Entry::Succeeded { step: "a".to_owned(), attempt: 1, at, output }, started("b")],
         };
-        world.store.runs().append_journal(world.tenant, row.id, 0, &item).await.unwrap();
+        world.store.runs().append_journal(world.tenant, row.id, 0, &item, at).await.unwrap();
 
         world.clock.advance(Duration::from_secs(101));
         let worker = world.worker_with(Settings::new("here", false));
