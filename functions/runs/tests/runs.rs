@@ -281,7 +281,13 @@ async fn a_run_under_way_shows_its_journal() {
             },
         ],
     };
-    setup.world.store.runs().append_journal(row.tenant, id, 0, &item).await.unwrap();
+    setup
+        .world
+        .store
+        .runs()
+        .append_journal(row.tenant, id, 0, &item, row.accepted_at + Duration::from_secs(300))
+        .await
+        .unwrap();
     let run = setup.app.get(&setup.owner, &format!("/api/runs/{id}")).await.expect(200).body;
     assert_eq!((&run["status"], &run["wake_at"]), (&json!("waiting"), &json!("2026-11-20T10:01:00.000Z")));
     assert_eq!(run["input"]["body"], json!({"a": 1}));
