@@ -5,18 +5,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tidegate_auth::{Passwords, Registration, TokenSigner};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_http::{Api, Health, TokenVerifier};
-use tidegate_platform::blobs::FolderBlobs;
-use tidegate_platform::key_service::KeyFile;
-use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings, Queue};
+use tidegate_platform::blobs::folder::FolderBlobs;
+use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
 use tidegate_platform::{Clock, Envelope, Ids};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 
-use crate::settings::{Registration, Serve};
+use crate::settings::Serve;
 
 /// How long a message may be handled before it comes again: the worker's time and a margin.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(330);
+/// The issuer of access tokens: the installation. Behind another name it may change freely; tokens are short-lived.
+const ISSUER: &str = "tidegate";
 /// After so many receives a message becomes a dead letter.
 const MAX_RECEIVE_COUNT: u32 = 25;
 
@@ -77,43 +80,35 @@ impl Parts {
 
     /// Every operation of every function.
     pub(crate) fn api(&self) -> anyhow::Result<Api> {
-        let store = &self.embedded.store;
-        let tokens = TokenVerifier::new(store.clone(), tidegate_auth::ISSUER, self.clock.clone());
-        let queue: Arc<dyn Queue> = self.queue.clone();
-        let auth = tidegate_auth::api(tidegate_auth::Deps::new(
-            store.clone(),
-            self.envelope.clone(),
-            tokens.clone(),
-            self.clock.clone(),
-            self.ids.clone(),
-            match self.registration {
-                Registration::Open => tidegate_auth::Registration::Open,
-                Registration::Invite => tidegate_auth::Registration::Invite,
-                Registration::Closed => tidegate_auth::Registration::Closed,
-            },
-        ));
-        let workflows = tidegate_workflows::api(tidegate_workflows::Deps::new(
-            store.clone(),
-            Arc::new(self.queue.scheduler()),
-            self.envelope.clone(),
-            tokens.clone(),
-            self.clock.clone(),
-            self.ids.clone(),
-        ));
-        let webhooks = tidegate_webhooks::api(tidegate_webhooks::Deps::new(
-            store.clone(),
-            queue,
-            self.blobs.clone(),
-            self.clock.clone(),
-            self.ids.clone(),
-        ));
-        let runs = tidegate_runs::api(tidegate_runs::Deps::new(
-            store.clone(),
-            self.blobs.clone(),
-            tokens,
-            self.clock.clone(),
-        ));
-        let api = auth.merge(workflows).merge(webhooks).merge(runs).merge(self.health().api());
+        let store = self.embedded.store.clone();
+        let (envelope, clock, ids) = (self.envelope.clone(), self.clock.clone(), self.ids.clone());
+        let verifier = TokenVerifier::new(store.clone(), ISSUER, clock.clone());
+        let auth = tidegate_auth::Deps {
+            store: store.clone(),
+            envelope: envelope.clone(),
+            signer: TokenSigner::new(store.clone(), envelope.clone(), ISSUER, clock.clone(), ids.clone()),
+            verifier: verifier.clone(),
+            passwords: Passwords::new(std::thread::available_parallelism()?.get()),
+            clock: clock.clone(),
+            ids: ids.clone(),
+            registration: self.registration,
+        };
+        let workflows = tidegate_workflows::Deps {
+            store: store.clone(),
+            scheduler: Arc::new(self.queue.scheduler()),
+            envelope,
+            verifier: verifier.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+        };
+        let webhooks =
+            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids);
+        let runs = tidegate_runs::Deps { store, blobs: self.blobs.clone(), verifier, clock };
+        let api = tidegate_auth::api(auth)
+            .merge(tidegate_workflows::api(workflows))
+            .merge(tidegate_webhooks::api(webhooks))
+            .merge(tidegate_runs::api(runs))
+            .merge(self.health().api());
         api.with_document().context("write the OpenAPI document")
     }
 

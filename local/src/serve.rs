@@ -70,7 +70,7 @@ fn announce(url: &str, data: &Path) {
     eprintln!("Try: curl {url}/q/health");
 }
 
-async fn sweep_blobs(blobs: std::sync::Arc<tidegate_platform::blobs::FolderBlobs>, clock: tidegate_platform::Clock) {
+async fn sweep_blobs(blobs: std::sync::Arc<tidegate_platform::blobs::folder::FolderBlobs>, clock: tidegate_platform::Clock) {
     loop {
         let before = clock.now().checked_sub(tidegate_store::RETENTION).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         match blobs.sweep_kept(before).await {

@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
+use tidegate_auth::Registration;
 
 /// The integration platform that runs in your own account, or here.
 #[derive(Debug, Parser)]
@@ -45,7 +46,7 @@ pub(crate) struct Serve {
     pub(crate) workers: u16,
 
     /// Who may register: anybody, nobody, or whoever was invited. Open by default on a loopback address, else closed.
-    #[arg(long, env = "TIDEGATE_REGISTRATION", value_enum)]
+    #[arg(long, env = "TIDEGATE_REGISTRATION", value_name = "open|invite|closed")]
     registration: Option<Registration>,
 
     /// What is logged: a level, and levels per component, such as info,worker=debug.
@@ -55,13 +56,6 @@ pub(crate) struct Serve {
     /// Makes a demo tenant with sample workflows, and an inbox that they send to. Allows calls to 127.0.0.1.
     #[arg(long, env = "TIDEGATE_DEMO")]
     pub(crate) demo: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Registration {
-    Open,
-    Invite,
-    Closed,
 }
 
 impl Serve {

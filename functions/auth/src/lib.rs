@@ -77,7 +77,7 @@ impl FromStr for Registration {
 }
 
 /// The function's operations.
-pub fn router(deps: Deps) -> Api {
+pub fn api(deps: Deps) -> Api {
     Api::new()
         .route(endpoint!(routes::register))
         .route(endpoint!(routes::log_in))

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use jiff::Timestamp;
 use tidegate_egress::Egress;
 use tidegate_model::RunRow;
@@ -128,7 +129,7 @@ impl Deps {
 /// message only.
 pub async fn handle(deps: &Deps, message: &ReceivedMessage, source: Source) -> Verdict {
     let invocation = Invocation::begin(deps);
-    match Box::pin(table::handle(deps, message, source, &invocation)).await {
+    match table::handle(deps, message, source, &invocation).boxed().await {
         Ok(verdict) => verdict,
         Err(Error::Lost) => Verdict::Keep { visible_in: Duration::from_secs(1) },
         Err(error) => {

@@ -200,7 +200,7 @@ fn changed(conflict: execution::Conflict) -> Result<Claim, Error> {
 async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Result<Verdict, Error> {
     let row = claimed.row.clone();
     let run = std::panic::AssertUnwindSafe(execution::execute(deps, claimed, invocation)).catch_unwind();
-    let error = match Box::pin(run).await {
+    let error = match run.boxed().await {
         Ok(Ok(())) => return Ok(Verdict::Delete),
         Ok(Err(Error::Lost)) => return Err(Error::Lost),
         Ok(Err(error)) => error,

@@ -15,7 +15,10 @@ use std::time::Duration;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::endpoint::{Endpoint, EndpointFuture, Params, ResolveEndpoint};
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
-use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::config::{
+    BehaviorVersion, Config, ConfigBag, Region, RuntimeComponents, StalledStreamProtectionConfig, auth,
+};
+use aws_smithy_runtime_api::client::auth::{AuthSchemeId, AuthSchemeOption, AuthSchemeOptionsFuture};
 use dynoxide::Database;
 use tidegate_platform::Clock;
 
@@ -98,6 +101,7 @@ pub async fn open(location: Location<'_>, faults: Faults) -> Result<Embedded, Op
             let place = path.display().to_string();
             let failed =
                 |source: Box<dyn std::error::Error + Send + Sync>| OpenError::Database { place: place.clone(), source };
+            make_private(&path).map_err(|source| OpenError::Folder { folder: folder.to_owned(), source })?;
             let text = path.to_str().ok_or_else(|| failed("the path is not valid Unicode".into()))?;
             let database = Database::new(text).map_err(|error| failed(error.into()))?;
             let engine = Engine::durable(database, lock, &path).map_err(failed)?;
@@ -127,8 +131,8 @@ impl Embedded {
     pub async fn sweep_ttl(&self) -> Result<usize, crate::Error> {
         const OPERATION: &str = "sweep expired rows";
         let failed = |source| crate::Error::Unavailable { operation: OPERATION, source };
-        let database = self.engine.database().ok_or_else(|| failed("the database is closed".into()))?;
-        let swept = tokio::task::spawn_blocking(move || database.sweep_ttl()).await;
+        let opened = self.engine.opened().ok_or_else(|| failed("the database is closed".into()))?;
+        let swept = tokio::task::spawn_blocking(move || opened.database.sweep_ttl()).await;
         swept.map_err(|error| failed(error.into()))?.map_err(|error| failed(error.into()))
     }
 
@@ -138,8 +142,8 @@ impl Embedded {
         async move {
             loop {
                 tokio::time::sleep(SWEEP_INTERVAL).await;
-                let Some(database) = engine.upgrade().and_then(|engine| engine.database()) else { return };
-                match tokio::task::spawn_blocking(move || database.sweep_ttl()).await {
+                let Some(opened) = engine.upgrade().and_then(|engine| engine.opened()) else { return };
+                match tokio::task::spawn_blocking(move || opened.database.sweep_ttl()).await {
                     Ok(Ok(swept)) => tracing::debug!(swept, "swept expired rows"),
                     Ok(Err(error)) => tracing::warn!(error = %error, "sweeping expired rows failed"),
                     Err(error) => tracing::error!(error = %error, "sweeping expired rows died"),
@@ -180,24 +184,46 @@ fn lock(folder: &Path) -> Result<File, OpenError> {
     }
 }
 
+/// Makes the database's file, if it is missing, readable for this user alone; SQLite gives its log the same mode.
+fn make_private(path: &Path) -> std::io::Result<()> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop)
+}
+
 /// The SDK's client, without what only a network needs: signatures, endpoint rules, stalled-stream checks, a retry
 /// budget shared with other clients.
 fn client(connector: Connector) -> Client {
     let config = Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::from_static("local"))
-        .credentials_provider(Credentials::from_keys("local", "local", None))
+        .allow_no_auth()
+        .auth_scheme_resolver(Local)
         .endpoint_resolver(Local)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .retry_config(RetryConfig::standard().with_max_attempts(5).with_initial_backoff(Duration::from_millis(2)))
+        .retry_config(RetryConfig::standard().with_max_attempts(10).with_initial_backoff(Duration::from_millis(2)))
         .retry_partition(RetryPartition::custom("embedded").token_bucket(TokenBucket::unlimited()).build())
         .http_client(connector)
         .build();
     Client::from_conf(config)
 }
 
+/// Where requests go and how they are signed: nowhere, and not at all.
 #[derive(Debug)]
 struct Local;
+
+impl auth::ResolveAuthScheme for Local {
+    fn resolve_auth_scheme<'a>(
+        &'a self,
+        _: &'a auth::Params,
+        _: &'a ConfigBag,
+        _: &'a RuntimeComponents,
+    ) -> AuthSchemeOptionsFuture<'a> {
+        AuthSchemeOptionsFuture::ready(Ok(vec![AuthSchemeOption::from(AuthSchemeId::new("noAuth"))]))
+    }
+}
 
 impl ResolveEndpoint for Local {
     fn resolve_endpoint<'a>(&'a self, _: &'a Params) -> EndpointFuture<'a> {

@@ -31,7 +31,14 @@ pub(super) struct Engine {
 struct Running {
     jobs: mpsc::Sender<Job>,
     thread: JoinHandle<()>,
-    database: Database,
+    opened: Opened,
+}
+
+/// The open database, and the lock of its folder, which is let go after it.
+#[derive(Clone)]
+pub(super) struct Opened {
+    pub(super) database: Database,
+    _lock: Option<Arc<File>>,
 }
 
 impl std::fmt::Debug for Running {
@@ -73,7 +80,7 @@ struct Executed {
 impl Engine {
     /// Runs a database that is lost with the process.
     pub(super) fn volatile(database: Database) -> Result<Self, BoxError> {
-        Self::start(database, None, None)
+        Self::start(Opened { database, _lock: None }, None)
     }
 
     /// Runs a database in a file; `lock` is let go after the database is closed.
@@ -84,18 +91,15 @@ impl Engine {
         log.push("-wal");
         let log = File::options().read(true).write(true).open(log)?;
         sync_folder(path)?;
-        Self::start(database, Some(lock), Some(Box::new(move || log.sync_data())))
+        Self::start(Opened { database, _lock: Some(Arc::new(lock)) }, Some(Box::new(move || log.sync_data())))
     }
 
-    fn start(database: Database, lock: Option<File>, flush: Option<Flush>) -> Result<Self, BoxError> {
+    fn start(opened: Opened, flush: Option<Flush>) -> Result<Self, BoxError> {
         let (jobs, queue) = mpsc::channel();
-        let executed = database.clone();
-        let thread = std::thread::Builder::new().name("store".to_owned()).spawn(move || {
-            execute(&executed, &queue, flush);
-            drop(executed);
-            drop(lock);
-        })?;
-        Ok(Self { running: Mutex::new(Some(Running { jobs, thread, database })) })
+        let held = opened.clone();
+        let thread = std::thread::Builder::new().name("store".to_owned());
+        let thread = thread.spawn(move || execute(&held.database, &queue, flush))?;
+        Ok(Self { running: Mutex::new(Some(Running { jobs, thread, opened })) })
     }
 
     /// Runs a request; the answer comes once it is durable.
@@ -111,17 +115,17 @@ impl Engine {
         answer.await.unwrap_or(Err(Failure::Closed))
     }
 
-    /// The database itself, unless it is closed.
-    pub(super) fn database(&self) -> Option<Database> {
+    /// The database itself, unless it is closed; the folder stays locked for as long as somebody holds this.
+    pub(super) fn opened(&self) -> Option<Opened> {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        running.as_ref().map(|running| running.database.clone())
+        running.as_ref().map(|running| running.opened.clone())
     }
 
     /// Finishes what was asked, then closes the database. Blocks for as long as that takes.
     pub(super) fn stop(&self) {
         let running = self.running.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(Running { jobs, thread, database }) = running {
-            drop(database);
+        if let Some(Running { jobs, thread, opened }) = running {
+            drop(opened);
             drop(jobs);
             if thread.join().is_err() {
                 tracing::error!("the embedded database's thread died");

@@ -69,3 +69,16 @@ async fn a_damaged_database_is_not_opened() {
     let opened = embedded::open(Location::Folder(folder.path()), Faults::default()).await;
     assert!(matches!(opened, Err(OpenError::Database { .. })));
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_may_read_the_database() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let _embedded = embedded::open(Location::Folder(folder.path()), Faults::default()).await.unwrap();
+    for file in ["store.db", "store.db-wal"] {
+        let mode = std::fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+    }
+}

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod connections;
+mod faults;
 mod folder;
 mod journal;
 mod run_list;

@@ -40,7 +40,7 @@ impl Trouble {
 
     fn start(self, faults: &Faults) {
         if matches!(self, Trouble::Throttling | Trouble::All) {
-            faults.throttle_every(3);
+            faults.throttle_every(4);
         }
         if matches!(self, Trouble::Conflicts | Trouble::All) {
             faults.conflict_every(2);
@@ -160,6 +160,7 @@ pub(crate) fn ended(row: &RunRow, status: RunStatus, at: Timestamp) -> RunRow {
 }
 
 /// Runs a test on every database.
+#[expect(clippy::print_stdout, reason = "tells which database a failed test ran on")]
 pub(crate) async fn everywhere(test: impl AsyncFn(Setup)) {
     for trouble in Trouble::ALL {
         for mut setup in [Setup::memory().await, Setup::folder().await] {
