@@ -352,6 +352,7 @@ async fn the_document_describes_what_is_served() {
       },
       "responses": {
         "201": {
+          "description": "Created",
           "content": {
             "application/json": {
               "schema": {
