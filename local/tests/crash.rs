@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures::future::try_join_all;
 use serde_json::{Value, json};
-use tidegate_scenarios::{Api, Server, Sink, until};
+use tidegate_scenarios::{Api, Server, Sink};
 
 const RUNS: usize = 500;
 const STEPS: [&str; 2] = ["first", "second"];

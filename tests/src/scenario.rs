@@ -38,8 +38,8 @@ pub async fn greeting(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
     ensure!(trace.get(..35) == TRACEPARENT.get(..35), "the trace didn't reach the call: {trace:?}");
     ensure!(call.header("idempotency-key").is_some_and(|key| !key.is_empty()), "the call has no idempotency key");
 
-    ensure!(record["workflow_id"] == workflow.as_str() && record["trigger"]["type"] == "webhook", "run {record}");
-    ensure!(record["trigger"]["body"] == serde_json::from_str::<Value>(&body)?, "the run's input: {record}");
+    ensure!(record["workflow_id"] == workflow.as_str() && record["trigger"] == "webhook", "run {record}");
+    ensure!(record["input"]["body"] == serde_json::from_str::<Value>(&body)?, "the run's input: {record}");
     let step = &record["steps"][0];
     ensure!(step["id"] == "notify" && step["uses"] == "slack.send_message", "the run's step: {step}");
     ensure!(step["status"] == "succeeded" && step["input"] == message, "the step's input: {step}");
@@ -50,7 +50,7 @@ pub async fn greeting(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
     );
     ensure!(!record.to_string().contains(&sink.url("/greeting")), "the secret is in {record}");
 
-    let runs = api.get(&format!("/api/runs?workflow={workflow}&status=succeeded&limit=10")).await?;
+    let runs = api.get(&format!("/api/runs?workflow_id={workflow}&status=succeeded&limit=10")).await?;
     ensure!(runs["items"][0]["id"] == run.as_str(), "the run is missing from {runs}");
     Ok(())
 }
@@ -137,7 +137,7 @@ impl Delivery {
 
         let record = succeeded(api, &run).await?;
         let sent = self.sent()?;
-        ensure!(record["trigger"]["body"] == sent, "the run's input: {}", record["trigger"]);
+        ensure!(record["input"]["body"] == sent, "the run's input: {}", record["input"]);
         let message = only_call(sink, &message_path)?.body;
         ensure!(message == json!({"text": self.expected}).to_string(), "the message is {message:?}");
         let values: Value = serde_json::from_slice(&only_call(sink, &values_path)?.body)?;

@@ -243,7 +243,8 @@ impl<'a> Execution<'a> {
         let input = (self.position == 0).then(|| self.trigger.clone());
         let item = JournalItem { input, entries: self.entries[self.stored..].to_vec() };
         let runs = self.deps.store.runs();
-        match runs.append_journal(self.row.tenant, self.row.id, self.position, &item).await {
+        let latest_end = self.facts.latest_end(&self.definition);
+        match runs.append_journal(self.row.tenant, self.row.id, self.position, &item, latest_end).await {
             Ok(()) => {}
             Err(tidegate_store::Error::Conflict { .. }) => return Err(Error::Lost),
             Err(error) => return Err(error.into()),
@@ -334,18 +335,25 @@ enum FinalError {
 /// Writes a final row with its detail. The run's blobs move to where they expire with it; a worker that dies after
 /// that and before the row is written leaves a run that still finds them ([`load`]).
 async fn write_final(deps: &Deps, expected: &RunRow, row: &RunRow, mut detail: RunDetail) -> Result<(), FinalError> {
-    let payloads = detail.trigger.iter_mut().map(|trigger| &mut trigger.body);
-    let payloads =
-        payloads.chain(detail.steps.iter_mut().flat_map(|step| step.input.iter_mut().chain(&mut step.output)));
-    for payload in payloads {
-        if let Payload::Blob(blob) = payload {
-            let kept = kept_key(&blob.key);
-            deps.blobs.rename(&blob.key, &kept).await.map_err(|error| FinalError::Other(error.into()))?;
-            blob.key = kept;
-        }
+    for blob in blobs_of(&mut detail) {
+        let kept = kept_key(&blob.key);
+        deps.blobs.rename(&blob.key, &kept).await.map_err(|error| FinalError::Other(error.into()))?;
+        blob.key = kept;
     }
     let detail = fold(deps, row, &detail).await.map_err(FinalError::Other)?;
     deps.store.runs().replace(expected, row, Some(&detail)).await.map_err(FinalError::Replace)
+}
+
+fn blobs_of(detail: &mut RunDetail) -> Vec<&mut BlobRef> {
+    let bodies = detail.trigger.iter_mut().map(|trigger| &mut trigger.body);
+    let values = detail.steps.iter_mut().flat_map(|step| step.input.iter_mut().chain(&mut step.output));
+    bodies
+        .chain(values)
+        .filter_map(|payload| match payload {
+            Payload::Blob(blob) => Some(blob),
+            Payload::Inline(_) => None,
+        })
+        .collect()
 }
 
 /// A run's detail as its row holds it: itself up to 8 KB, else a reference to a blob.

@@ -49,6 +49,13 @@ pub struct Facts {
     pub started_at: Timestamp,
 }
 
+impl Facts {
+    /// When the run is stopped at the latest: its `execution_timeout` after its first claim.
+    pub fn latest_end(&self, definition: &Definition) -> Timestamp {
+        later(self.started_at, Duration::from_secs(u64::from(definition.execution_timeout)))
+    }
+}
+
 /// What to do next.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Decision {
@@ -105,7 +112,7 @@ pub(crate) enum StepState {
 /// Decides what to do next. The driver must have settled every call in doubt first ([`in_doubt`]); one that is still
 /// in flight is made again under its next number.
 pub fn decide(run: &Run<'_>, now: Timestamp) -> Decision {
-    let deadline = deadline(run);
+    let deadline = run.facts.latest_end(run.definition);
     let mut scope = None;
     for step in &run.definition.steps {
         let (attempt, due) = match step_state(step, run.entries) {
@@ -180,10 +187,6 @@ pub(crate) fn step_state(step: &Step, entries: &[Entry]) -> StepState {
         };
     }
     state
-}
-
-fn deadline(run: &Run<'_>) -> Timestamp {
-    later(run.facts.started_at, Duration::from_secs(u64::from(run.definition.execution_timeout)))
 }
 
 fn later(from: Timestamp, by: Duration) -> Timestamp {

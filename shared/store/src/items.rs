@@ -3,8 +3,10 @@
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Store};
@@ -28,6 +30,11 @@ pub(crate) fn text(value: impl Display) -> AttributeValue {
 
 pub(crate) fn number(value: impl Into<i128>) -> AttributeValue {
     AttributeValue::N(value.into().to_string())
+}
+
+/// When a row expires that is kept for this long after a time: the value of its TTL attribute.
+pub(crate) fn expiry(after: Timestamp, retention: Duration) -> AttributeValue {
+    number(after.as_second().saturating_add_unsigned(retention.as_secs()))
 }
 
 pub(crate) fn key(pk: impl Display, sk: impl Display) -> Item {

@@ -1,22 +1,16 @@
 //! Journals: `journal#{tenant}#{run}` / position. Items are only ever appended, so that a long run doesn't pay for its
-//! past at every checkpoint, and deleted when the run is final, whose row then holds what they told.
+//! past at every checkpoint. When the run is final its row tells what they told; they expire by themselves, a retention
+//! after the run's latest possible end, which is later than any message of a run that is not final can still come.
 
-use std::ops::Range;
-use std::time::Duration;
-
-use aws_sdk_dynamodb::types::{DeleteRequest, WriteRequest};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_model::{Entry, RunId, TenantId, TriggerInput};
 
 use super::Runs;
 use crate::Error;
-use crate::items::{document, key, row, text};
+use crate::items::{document, expiry, row, text};
+use crate::tables::TTL;
 use crate::write::{Condition, Outcome};
-
-/// DynamoDB's limit of one batch of writes.
-const BATCH: usize = 25;
-const MAX_BATCH_ATTEMPTS: u32 = 8;
-const FIRST_BATCH_DELAY: Duration = Duration::from_millis(10);
 
 /// What one checkpoint stores.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +23,8 @@ pub struct JournalItem {
 }
 
 impl Runs<'_> {
-    /// Appends to a run's journal at a position that nobody has written yet; one write, no read.
+    /// Appends to a run's journal at a position that nobody has written yet; one write, no read. `latest_end`: when the
+    /// run is final at the latest.
     ///
     /// # Errors
     /// [`Error::Conflict`] where the position is taken by something else: the writer's lease is over and another worker
@@ -40,9 +35,14 @@ impl Runs<'_> {
         id: RunId,
         position: u32,
         journal: &JournalItem,
+        latest_end: Timestamp,
     ) -> Result<(), Error> {
         const OPERATION: &str = "append to journal";
-        let item = || row(OPERATION, partition(tenant, id), sort(position), journal);
+        let item = || {
+            let mut item = row(OPERATION, partition(tenant, id), sort(position), journal)?;
+            item.insert(TTL.to_owned(), expiry(latest_end, self.0.inner.retention));
+            Ok(item)
+        };
         match self.0.put(OPERATION, self.0.history_table(), item, Condition::Absent).await? {
             Outcome::Written => Ok(()),
             Outcome::Refused(_) => Err(Error::Conflict { operation: OPERATION }),
@@ -57,41 +57,6 @@ impl Runs<'_> {
         const OPERATION: &str = "read journal";
         let items = self.0.read_partition(OPERATION, self.0.history_table(), text(partition(tenant, id))).await?;
         items.iter().map(|item| document(OPERATION, item)).collect()
-    }
-
-    /// Deletes items of a final run's journal; they never expire by themselves. To be repeated until it succeeds.
-    ///
-    /// # Errors
-    /// The database is away.
-    pub async fn clear_journal(&self, tenant: TenantId, id: RunId, positions: Range<u32>) -> Result<(), Error> {
-        const OPERATION: &str = "clear journal";
-        let table = self.0.history_table();
-        let requests = positions
-            .map(|position| {
-                let delete = DeleteRequest::builder().set_key(Some(key(partition(tenant, id), sort(position)))).build();
-                let delete = delete.map_err(|source| Error::Refused { operation: OPERATION, source: source.into() })?;
-                Ok(WriteRequest::builder().delete_request(delete).build())
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        for batch in requests.chunks(BATCH) {
-            let mut left = batch.to_vec();
-            let mut delay = FIRST_BATCH_DELAY;
-            for attempt in 1.. {
-                let request = self.0.client().batch_write_item().request_items(table, left);
-                let done = request.send().await.map_err(|error| Error::from_sdk(OPERATION, error))?;
-                left = done.unprocessed_items.and_then(|mut tables| tables.remove(table)).unwrap_or_default();
-                if left.is_empty() {
-                    break;
-                }
-                if attempt == MAX_BATCH_ATTEMPTS {
-                    let source = format!("{} items were left unprocessed", left.len()).into();
-                    return Err(Error::Unavailable { operation: OPERATION, source });
-                }
-                tokio::time::sleep(delay).await;
-                delay *= 2;
-            }
-        }
-        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use tidegate_model::{Payload, RunRow, RunStatus, StepError, TenantId, WorkflowId
 
 use super::{StoredRun, partition};
 use crate::Error;
-use crate::items::{Item, PK, SK, from_json, key, number, string, text, to_json};
+use crate::items::{Item, PK, SK, expiry, from_json, key, number, string, text, to_json};
 use crate::tables::{ATTENTION, TTL, WORKFLOW_KEY};
 
 pub(super) const STATUS: &str = "s";
@@ -86,7 +86,7 @@ pub(super) fn to_item(
     if let Some(at) = row.finished_at {
         set(FINISHED_AT, time(at));
         if row.status.is_final() {
-            set(TTL, number(at.as_second().saturating_add_unsigned(retention.as_secs())));
+            set(TTL, expiry(at, retention));
         }
     }
     if let Some(error) = &row.error {

@@ -1,8 +1,12 @@
 //! Journals.
 
+use std::time::Duration;
+
 use serde_json::json;
 use tidegate_model::{Entry, Payload, TriggerInput, TriggerKind};
-use tidegate_store::{Error, JournalItem};
+use tidegate_platform::Clock;
+use tidegate_store::embedded::{self, Faults};
+use tidegate_store::{Error, JournalItem, RETENTION};
 
 use crate::setup::{Setup, everywhere};
 
@@ -28,18 +32,29 @@ async fn a_journal_keeps_its_order_and_each_position_one_item() {
         assert_eq!(runs.journal(tenant, run).await.unwrap(), []);
         let items: Vec<_> = (0..12).map(|i| item(&setup, &format!("s{i}"))).collect();
         for (position, item) in (0..).zip(&items) {
-            runs.append_journal(tenant, run, position, item).await.unwrap();
+            runs.append_journal(tenant, run, position, item, setup.clock.now()).await.unwrap();
         }
-        let taken = runs.append_journal(tenant, run, 3, &item(&setup, "other")).await;
+        let taken = runs.append_journal(tenant, run, 3, &item(&setup, "other"), setup.clock.now()).await;
         assert!(matches!(taken, Err(Error::Conflict { .. })), "{taken:?}");
         assert_eq!(runs.journal(tenant, run).await.unwrap(), items);
         assert_eq!(runs.journal(other, run).await.unwrap(), []);
-
-        runs.clear_journal(other, run, 0..12).await.unwrap();
-        assert_eq!(runs.journal(tenant, run).await.unwrap().len(), 12);
-        runs.clear_journal(tenant, run, 0..12).await.unwrap();
-        runs.clear_journal(tenant, run, 0..40).await.unwrap();
-        assert_eq!(runs.journal(tenant, run).await.unwrap(), []);
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_journal_expires_a_retention_after_its_runs_latest_end() {
+    let setup = Setup::memory().await;
+    let clock = Clock::manual(setup.clock.now());
+    let embedded = embedded::open_memory(clock.clone(), Faults::default()).await.unwrap();
+    let runs = embedded.store.runs();
+    let tenant = setup.ids.tenant();
+    let run = setup.ids.run(tenant);
+    let latest_end = clock.now().checked_add(Duration::from_secs(300)).unwrap();
+    runs.append_journal(tenant, run, 0, &item(&setup, "s0"), latest_end).await.unwrap();
+    clock.advance(RETENTION + Duration::from_secs(299));
+    assert_eq!(embedded.sweep_ttl().await.unwrap(), 0);
+    clock.advance(Duration::from_secs(2));
+    assert_eq!(embedded.sweep_ttl().await.unwrap(), 1);
+    assert_eq!(runs.journal(tenant, run).await.unwrap(), []);
 }
