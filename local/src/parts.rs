@@ -145,3 +145,20 @@ impl Parts {
             })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_kept_openapi_document_is_the_codes() {
+        let parts = Parts::in_memory().await.unwrap();
+        let document = parts.api().unwrap().document().to_pretty_json().unwrap();
+        let kept = include_str!("../../docs/openapi.json");
+        assert!(
+            document.trim() == kept.trim(),
+            "docs/openapi.json is not what the code says; if the change is meant: \
+             cargo run -p tidegate -- openapi > docs/openapi.json"
+        );
+    }
+}

@@ -29,11 +29,11 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         .with_context(|| format!("can't listen on {}; choose another --port", settings.address()))?;
     let url = format!("http://{}", listener.local_addr()?);
     let data = std::path::absolute(&settings.data_dir)?;
+    announce(&url, &data);
     if settings.demo {
         router = router.merge(demo::inbox());
         demo::prepare(&router, &url, &data).await?;
     }
-    announce(&url, &data);
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
@@ -67,7 +67,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
 fn announce(url: &str, data: &Path) {
     eprintln!("Tidegate listens on {url}");
     eprintln!("Its data lies in {}", data.display());
-    eprintln!("Try: curl {url}/q/health");
+    eprintln!("Try:  curl {url}/q/health");
 }
 
 async fn sweep_blobs(blobs: std::sync::Arc<tidegate_platform::blobs::folder::FolderBlobs>, clock: tidegate_platform::Clock) {

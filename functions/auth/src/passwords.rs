@@ -120,8 +120,8 @@ mod tests {
         let nobody = PasswordHash::new(NOBODY).unwrap();
         let somebody: PasswordHash = argon2().unwrap().hash_password_with_salt(b"x", b"0123456789abcdef").unwrap();
         assert_eq!(
-            (nobody.algorithm, nobody.version, nobody.params),
-            (somebody.algorithm, somebody.version, somebody.params)
+            (nobody.algorithm, nobody.version, &nobody.params),
+            (somebody.algorithm, somebody.version, &somebody.params)
         );
         let lengths = |hash: &PasswordHash| (hash.salt.as_ref().unwrap().len(), hash.hash.as_ref().unwrap().len());
         assert_eq!(lengths(&nobody), lengths(&somebody));

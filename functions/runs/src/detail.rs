@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tidegate_engine::records;
 use tidegate_http::permission::RunsRead;
-use tidegate_http::{Caller, Json, Path, Problem};
+use tidegate_http::{Caller, Json, Path, Problem, Time};
 use tidegate_model::{
     Attempt, Entry, Payload, RunDetail, RunId, RunRow, RunStatus, StepError, StepRecord, TriggerInput, TriggerKind,
 };
@@ -23,7 +23,8 @@ const QUEUE_RETENTION: Duration = Duration::from_secs(10 * 86_400);
 /// How far in the future an id's time may be, since clocks differ.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(60);
 
-/// A run with its input and steps. Secrets are not in it: they exist only in the calls.
+/// A run with its input and steps. Connections' secrets are not in it: they exist only in the calls. Headers that give
+/// access are masked.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct RunDetailView {
     #[serde(flatten)]
@@ -64,9 +65,9 @@ pub(crate) struct StepView {
     /// Where it is.
     status: RunStatus,
     /// When its first attempt began.
-    started_at: Option<tidegate_http::Time>,
+    started_at: Option<Time>,
     /// When its last attempt ended.
-    finished_at: Option<tidegate_http::Time>,
+    finished_at: Option<Time>,
     /// Milliseconds from the first attempt's beginning to the last one's end, waits between them included.
     duration_ms: Option<i64>,
     /// Input of the last attempt, expressions filled in; null before the first.
@@ -84,7 +85,33 @@ pub(crate) struct StepView {
     /// Why it failed, or why its last attempt did.
     error: Option<StepError>,
     /// Every attempt, in order.
-    attempts: Vec<Attempt>,
+    attempts: Vec<AttemptView>,
+}
+
+/// One attempt at a step.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunAttempt)]
+pub(crate) struct AttemptView {
+    /// From 1.
+    number: u32,
+    /// When it began.
+    started_at: Time,
+    /// When its outcome was known; null while it runs.
+    finished_at: Option<Time>,
+    /// Milliseconds from the one to the other.
+    duration_ms: Option<i64>,
+    /// Why it failed; null when it succeeded.
+    error: Option<StepError>,
+    /// The worker died during it, so whether the call took effect is unknown.
+    interrupted: bool,
+}
+
+impl From<Attempt> for AttemptView {
+    fn from(attempt: Attempt) -> Self {
+        let Attempt { number, started_at, finished_at, duration_ms, error, interrupted } = attempt;
+        let (started_at, finished_at) = (started_at.into(), finished_at.map(Time::from));
+        Self { number, started_at, finished_at, duration_ms, error, interrupted }
+    }
 }
 
 /// Get a run
@@ -168,13 +195,27 @@ async fn step_view(inliner: &mut Inliner<'_>, step: StepRecord) -> Result<StepVi
         output: output.value,
         output_truncated: output.truncated,
         error,
-        attempts,
+        attempts: attempts.into_iter().map(AttemptView::from).collect(),
     })
 }
 
 async fn show(inliner: &mut Inliner<'_>, payload: Option<Payload>) -> Result<inline::Shown, Problem> {
-    match payload {
-        Some(payload) => inliner.show(payload).await,
-        None => Ok(inline::Shown::default()),
+    let Some(payload) = payload else { return Ok(inline::Shown::default()) };
+    let mut shown = inliner.show(payload).await?;
+    if let Some(value) = &mut shown.value {
+        mask_headers(value);
+    }
+    Ok(shown)
+}
+
+/// Hides in a request's or an answer's headers what gives access. Connections' secrets are never in a record; these are
+/// what an author wrote into a step, or a target handed out.
+fn mask_headers(value: &mut Value) {
+    const NAMES: [&str; 5] = ["authorization", "cookie", "token", "secret", "api-key"];
+    for (name, value) in value.get_mut("headers").and_then(Value::as_object_mut).into_iter().flatten() {
+        let name = name.to_ascii_lowercase().replace('_', "-");
+        if NAMES.iter().any(|secret| name.contains(secret)) || name == "apikey" {
+            *value = Value::String("***".to_owned());
+        }
     }
 }

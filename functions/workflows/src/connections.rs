@@ -35,7 +35,6 @@ pub(crate) struct CreateConnection {
     data: Value,
     /// Only for `http`: the hosts that the secret may be sent to, `host` or `host:port`. It is sent to no other.
     #[serde(default)]
-    #[schema(examples(json!(["api.example.com"])))]
     hosts: Vec<String>,
 }
 

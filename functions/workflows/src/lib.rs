@@ -51,9 +51,9 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(connections::list_connections))
         .route(endpoint!(connections::get_connection))
         .route(endpoint!(connections::delete_connection))
-        .route(endpoint!(connections::create_connection).at(credentials, "create_credential"))
-        .route(endpoint!(connections::list_connections).at(credentials, "list_credentials"))
-        .route(endpoint!(connections::get_connection).at(credential, "get_credential"))
-        .route(endpoint!(connections::delete_connection).at(credential, "delete_credential"))
+        .route(endpoint!(connections::create_connection).at(credentials, "create_credential").deprecated())
+        .route(endpoint!(connections::list_connections).at(credentials, "list_credentials").deprecated())
+        .route(endpoint!(connections::get_connection).at(credential, "get_credential").deprecated())
+        .route(endpoint!(connections::delete_connection).at(credential, "delete_credential").deprecated())
         .with_state(deps)
 }

@@ -31,8 +31,10 @@ pub(crate) struct SaveWorkflow {
     /// What it does, in this order: 1 to 200 steps.
     steps: Vec<Step>,
     /// Seconds after which a run is stopped, waits included; default 300, up to a year.
+    #[schema(nullable = false, minimum = 1, maximum = 31_622_400)]
     execution_timeout: Option<u32>,
     /// Whether its trigger starts runs; a new workflow's default is true, a replaced one's is what it was.
+    #[schema(nullable = false)]
     active: Option<bool>,
 }
 
@@ -41,6 +43,7 @@ pub(crate) struct SaveWorkflow {
 #[expect(dead_code, reason = "it describes the body in the document; the body may be absent and is read by hand")]
 pub(crate) struct ToggleWorkflow {
     /// Active or not; without it, the other than now.
+    #[schema(nullable = false)]
     active: Option<bool>,
 }
 
@@ -311,6 +314,9 @@ fn wanted_state(body: &[u8]) -> Result<Option<bool>, Problem> {
     }
     let document: Value = serde_json::from_slice(body)
         .map_err(|error| Problem::new(ProblemCode::MalformedRequest, format!("The body is no JSON: {error}.")))?;
+    if document.is_null() {
+        return Ok(None);
+    }
     let Value::Object(mut fields) = document else {
         let detail = "expected a JSON object such as {\"active\": true}";
         return Err(Problem::validation(vec![FieldError::new(Pointer::root(), detail)]));

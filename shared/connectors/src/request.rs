@@ -30,7 +30,7 @@ pub struct RequestParts {
 }
 
 impl RequestParts {
-    /// The whole request.
+    /// The whole request. A read needs no idempotency key, and one among the headers is the workflow author's own.
     pub fn into_request(
         self,
         timeout: Duration,
@@ -38,6 +38,8 @@ impl RequestParts {
         traceparent: Option<String>,
     ) -> OutboundRequest {
         let Self { method, url, headers, body, effect, auth } = self;
+        let idempotency_key =
+            idempotency_key.filter(|_| effect == Effect::Write && !headers.contains_key("idempotency-key"));
         OutboundRequest { method, url, headers, body, timeout, effect, auth, idempotency_key, traceparent }
     }
 }

@@ -108,8 +108,9 @@ pub enum Auth {
 /// A connection and what opens it.
 #[derive(Debug, Clone, Copy)]
 pub struct Credential<'a> {
-    /// The connection. Its secret goes only to `connection.hosts`: an entry `host` stands for the `https` port, and for
-    /// the `http` port too where the secret itself is the URL; `host:port` for that port.
+    /// The connection. Its secret goes only to `connection.hosts`: an entry `host` stands for the scheme's own port,
+    /// `host:port` for that port. Where the URL is the workflow's and not the secret itself, `host` and `host:443` mean
+    /// `https` alone.
     pub connection: &'a Connection,
     /// The wrapped data key of the connection's tenant (`Tenant::data_key`).
     pub data_key: &'a str,

@@ -26,9 +26,13 @@ const MIN_MASKED_BYTES: usize = 8;
 /// scheme is its owner's choice; otherwise it is the workflow author's, who must not send the secret in the clear.
 pub(crate) fn check_host(credential: &Credential<'_>, url: &Url, scheme_is_secret: bool) -> Result<(), EgressError> {
     let host = url.host_str().unwrap_or_default();
-    let with_port = url.port_or_known_default().map(|port| format!("{host}:{port}"));
-    let default_port = url.port().is_none() && (scheme_is_secret || url.scheme() == "https");
-    let allowed = |entry: &String| (default_port && entry == host) || Some(entry) == with_port.as_ref();
+    let port = url.port_or_known_default().unwrap_or_default();
+    let with_port = format!("{host}:{port}");
+    let as_owner_wants = scheme_is_secret || url.scheme() == "https";
+    let allowed = |entry: &String| match *entry == with_port {
+        true => as_owner_wants || port != 443,
+        false => as_owner_wants && url.port().is_none() && entry == host,
+    };
     if credential.connection.hosts.iter().any(allowed) {
         return Ok(());
     }

@@ -13,7 +13,8 @@ use tidegate_platform::Ids;
 use utoipa::openapi::path::{HttpMethod, Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ComponentsBuilder, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref, ResponseBuilder,
+    Components, ComponentsBuilder, ContentBuilder, Deprecated, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref,
+    ResponseBuilder,
 };
 
 use utoipa::ToSchema as _;
@@ -171,6 +172,12 @@ impl<H> Endpoint<H> {
     pub fn at(mut self, path: &str, operation_id: &str) -> Self {
         self.path = path.to_owned();
         self.operation.operation_id = Some(operation_id.to_owned());
+        self
+    }
+
+    /// The same, marked as deprecated: it stays for callers who know it by this path.
+    pub fn deprecated(mut self) -> Self {
+        self.operation.deprecated = Some(Deprecated::True);
         self
     }
 

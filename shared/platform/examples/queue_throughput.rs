@@ -28,7 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let cpu = cpu_time()?;
         let start = Instant::now();
         let (sent, drained) = tokio::join!(send(&queue, callers), drain(&queue, callers));
-        (sent?, drained?);
+        sent.and(drained.map(|()| 0.0))?;
         let whole = MESSAGES as f64 / start.elapsed().as_secs_f64();
         let cpu_us = (cpu_time()? - cpu).as_micros() as f64 / MESSAGES as f64;
         println!("c={callers:<31}{sends:>10.0}{whole:>29.0}{cpu_us:>12.1} us");

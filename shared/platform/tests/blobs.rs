@@ -1,4 +1,4 @@
-//! The contract of blobs, for the folder and, where an AWS endpoint is given, for S3.
+//! The contract of blobs, for the folder and for S3 (on the emulator).
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -8,7 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::Timestamp;
 use tidegate_platform::blobs::folder::FolderBlobs;
-use tidegate_platform::{Blobs, Clock};
+use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
+use tidegate_platform::{Blobs, Clock, Ids};
+use tidegate_testing::emulator;
 
 async fn contract(blobs: &dyn Blobs) {
     let get = async |key: &str| blobs.get(key).await.unwrap();
@@ -119,6 +121,19 @@ async fn in_a_folder() {
     let (folder, blobs, _) = folder();
     contract(&blobs).await;
     assert_eq!(tree(&folder.path().join("blobs")), ["=new", "kept", "live"], "nothing is left behind");
+}
+
+#[tokio::test]
+async fn in_s3() {
+    let config = emulator::sdk_config();
+    let bucket = Ids::new(Clock::system()).workflow().to_string().replace('_', "-");
+    let admin = aws_sdk_s3::Config::from(&config).to_builder().force_path_style(true).build();
+    aws_sdk_s3::Client::from_conf(admin).create_bucket().bucket(&bucket).send().await.unwrap();
+    contract(&S3Blobs::new(&config, Addressing::Path, &bucket)).await;
+
+    let absent = S3Blobs::new(&config, Addressing::Path, "tidegate-no-such-bucket");
+    assert!(absent.get("live/a").await.is_err(), "a bucket that isn't there is no missing blob");
+    assert!(absent.put("live/a", Bytes::new()).await.is_err());
 }
 
 #[tokio::test]

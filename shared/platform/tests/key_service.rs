@@ -1,4 +1,4 @@
-//! The contract of the key service, for the key file and, where an AWS endpoint is given, for KMS.
+//! The contract of the key service, for the key file and for KMS (on the emulator).
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -6,7 +6,9 @@ use std::collections::HashSet;
 
 use tidegate_platform::KeyService;
 use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::key_service::kms::Kms;
 use tidegate_platform::key_service::{KeyContext, UnwrapError};
+use tidegate_testing::emulator;
 
 fn context(tenant: &str, purpose: &str) -> KeyContext {
     KeyContext { tenant: tenant.into(), purpose: purpose.into() }
@@ -53,11 +55,40 @@ async fn key_file() {
     let reopened = KeyFile::open_or_create(&folder.path().join("master.key")).unwrap();
     assert_eq!(reopened.unwrap_data_key(&wrapped, &home).await.unwrap(), key, "a restart loses no key");
 
-    // Only here: KMS's own promise, which the emulator doesn't keep (it decrypts a changed ciphertext).
+    // Only here: KMS's own promises, which the emulator doesn't keep. It decrypts a changed ciphertext, and under another
+    // key than the one that the request names.
+    let other = KeyFile::open_or_create(&folder.path().join("other.key")).unwrap();
+    let error = other.unwrap_data_key(&wrapped, &home).await.unwrap_err();
+    assert!(matches!(error, UnwrapError::Refused { .. }), "wrapped under another master key: {error}");
     for at in 0..wrapped.len() {
         let mut changed = wrapped.clone();
         changed[at] ^= 1;
         let error = keys.unwrap_data_key(&changed, &home).await.unwrap_err();
         assert!(matches!(error, UnwrapError::Refused { .. }), "byte {at}: {error}");
     }
+}
+
+#[tokio::test]
+async fn kms() {
+    let client = aws_sdk_kms::Client::new(&emulator::sdk_config());
+    let key_id = client.create_key().send().await.unwrap().key_metadata.unwrap().key_id;
+    let keys = Kms::new(client.clone(), &key_id);
+    contract(&keys).await;
+
+    let home = context("ten_a", "connections");
+    let (_, wrapped) = keys.generate_data_key(&home).await.unwrap();
+    client.disable_key().key_id(&key_id).send().await.unwrap();
+    let error = keys.unwrap_data_key(&wrapped, &home).await.unwrap_err();
+    assert!(matches!(error, UnwrapError::Unavailable(_)), "an operator can enable it again: {error}");
+    assert!(keys.generate_data_key(&home).await.is_err());
+    client.enable_key().key_id(&key_id).send().await.unwrap();
+    keys.unwrap_data_key(&wrapped, &home).await.unwrap();
+
+    let away = aws_sdk_kms::Config::from(&emulator::sdk_config())
+        .to_builder()
+        .endpoint_url("http://127.0.0.1:9")
+        .retry_config(aws_sdk_kms::config::retry::RetryConfig::disabled())
+        .build();
+    let error = Kms::new(aws_sdk_kms::Client::from_conf(away), key_id).unwrap_data_key(&wrapped, &home).await;
+    assert!(matches!(error, Err(UnwrapError::Unavailable(_))), "{error:?}");
 }

@@ -7,4 +7,4 @@ pub mod emulator;
 mod world;
 
 pub use app::{Answer, TestApp};
-pub use world::{Session, World};
+pub use world::{ISSUER, Session, World};

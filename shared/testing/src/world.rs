@@ -12,11 +12,12 @@ use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
 use tidegate_platform::scheduler::EmbeddedScheduler;
-use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_platform::{Clock, Envelope, Ids, KeyService};
 use tidegate_store::embedded::{self, Embedded, Faults};
 use tidegate_store::{PublicKey, SigningKey, Store};
 
-const ISSUER: &str = "https://tidegate.test";
+/// Who signs the tokens of tests.
+pub const ISSUER: &str = "https://tidegate.test";
 const KID: &str = "test";
 /// When the clock stands at first: 2026-11-20T10:00:00Z.
 const START_MS: i64 = 1_795_168_800_000;
@@ -33,6 +34,8 @@ pub struct World {
     pub scheduler: EmbeddedScheduler,
     /// Blobs.
     pub blobs: Arc<FolderBlobs>,
+    /// Wraps and unwraps data keys.
+    pub keys: Arc<dyn KeyService>,
     /// Seals and opens secrets.
     pub envelope: Envelope,
     /// Verifies the tokens of [`World::session`].
@@ -57,8 +60,15 @@ pub struct Session {
 }
 
 impl World {
-    /// An empty installation.
+    /// An installation without data, but for the key that it signs tokens with.
     pub async fn new() -> Self {
+        let world = Self::without_key().await;
+        world.publish_key().await;
+        world
+    }
+
+    /// An installation that was never used: it has no key, so the sessions of [`World::session`] aren't good in it.
+    pub async fn without_key() -> Self {
         let clock = Clock::manual(jiff::Timestamp::from_millisecond(START_MS).expect("a time"));
         let ids = Ids::seeded(clock.clone(), 1);
         let folder = tempfile::tempdir().expect("make a folder");
@@ -66,14 +76,16 @@ impl World {
         let settings =
             EmbeddedSettings { visibility_timeout: std::time::Duration::from_secs(330), max_receive_count: 25 };
         let queue = EmbeddedQueue::in_memory(settings, clock.clone()).expect("open the queue");
-        let keys = KeyFile::open_or_create(&folder.path().join("key")).expect("make the key");
+        let keys: Arc<dyn KeyService> =
+            Arc::new(KeyFile::open_or_create(&folder.path().join("key")).expect("make the key"));
         let blobs = FolderBlobs::open(&folder.path().join("blobs"), clock.clone()).expect("open the blobs");
         let store = embedded.store.clone();
-        let world = Self {
+        Self {
             scheduler: queue.scheduler(),
             queue,
             blobs: Arc::new(blobs),
-            envelope: Envelope::new(Arc::new(keys), clock.clone()),
+            envelope: Envelope::new(keys.clone(), clock.clone()),
+            keys,
             verifier: TokenVerifier::new(store.clone(), ISSUER, clock.clone()),
             signing: signing_key(),
             store,
@@ -81,9 +93,7 @@ impl World {
             clock,
             ids,
             _folder: folder,
-        };
-        world.publish_key().await;
-        world
+        }
     }
 
     /// A new tenant and its owner, signed in.
@@ -123,8 +133,7 @@ impl World {
             exp: now + 366 * 86_400,
             jti: user.to_string(),
         };
-        let header =
-            Header { typ: Some(TOKEN_TYPE.to_owned()), kid: Some(KID.to_owned()), ..Header::new(ALGORITHM) };
+        let header = Header { typ: Some(TOKEN_TYPE.to_owned()), kid: Some(KID.to_owned()), ..Header::new(ALGORITHM) };
         let token = jsonwebtoken::encode(&header, &claims, &self.signing).expect("sign the token");
         Session { tenant, user, token }
     }
@@ -133,7 +142,11 @@ impl World {
         let jwk = Jwk::from_encoding_key(&self.signing, ALGORITHM).expect("describe the key");
         let jwk = serde_json::to_string(&jwk).expect("write the key");
         let public = PublicKey { kid: KID.to_owned(), jwk, created_at: self.clock.now() };
-        let key = SigningKey { public, data_key: String::new(), sealed: String::new() };
+        let context = KeyContext { tenant: "platform".to_owned(), purpose: "signing".to_owned() };
+        let data_key = self.envelope.new_data_key(&context).await.expect("make a data key");
+        let private = self.signing.as_bytes();
+        let sealed = self.envelope.seal(&data_key, &context, KID.as_bytes(), private).await.expect("seal the key");
+        let key = SigningKey { public, data_key, sealed };
         self.store.signing_keys().put_if_absent(&key).await.expect("publish the key");
     }
 }

@@ -223,16 +223,16 @@ impl World {
     }
 
     /// Handles the visible messages with this worker, until there are none or it dies. A worker that dies settles
-    /// nothing: its messages come again when the queue is told that it is dead.
-    pub(crate) async fn work(&self, deps: &Deps) {
+    /// nothing: its messages come again when the queue is told that it is dead. Tells whether it died.
+    pub(crate) async fn work(&self, deps: &Deps) -> bool {
         loop {
             let messages = self.queue.receive(1, Duration::ZERO).await.unwrap();
-            let Some(message) = messages.first() else { return };
+            let Some(message) = messages.first() else { return false };
             let verdict = tidegate_worker::handle(deps, message, Source::Runs).await;
             if self.life.is_dead() {
                 self.life.revive();
                 self.queue.change_visibility(&message.receipt, Duration::ZERO).await.unwrap();
-                return;
+                return true;
             }
             match verdict {
                 Verdict::Delete => self.queue.delete(&message.receipt).await.unwrap(),
@@ -246,7 +246,7 @@ impl World {
     /// Works until nothing is left, moving the clock past delays.
     pub(crate) async fn work_to_the_end(&self, deps: &Deps) {
         for _ in 0..1_000 {
-            self.work(deps).await;
+            assert!(!self.work(deps).await, "this one lives");
             let depth = self.queue.depth().await.unwrap();
             if depth.visible + depth.delayed + depth.in_flight == 0 {
                 return;

@@ -148,3 +148,45 @@ pub(crate) fn group_of(tenant: TenantId) -> Group {
 fn key_of(receipt: &Receipt) -> Result<ReceiptKey, PortError> {
     ReceiptKey::parse(receipt).ok_or_else(|| PortError::new("read a receipt", "it isn't one of this queue's"))
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_full_disk_fails_sends_with_the_reason_and_loses_nothing_else() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let settings = EmbeddedSettings { visibility_timeout: Duration::from_secs(60), max_receive_count: 3 };
+        let database = Database::in_memory(settings, &clock).unwrap();
+        database.limit_pages(50).unwrap();
+        let queue = EmbeddedQueue::over(database, clock).unwrap();
+        let message = OutgoingMessage::new(TenantId::new(Timestamp::UNIX_EPOCH, [1; 10]), "x".repeat(3000));
+
+        let mut sent = 0;
+        let error = loop {
+            match queue.send(message.clone()).await {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        let chain = format!("{:?}", error.source);
+        assert!(sent > 10 && chain.contains("DiskFull"), "{chain}");
+
+        let mut received = 0;
+        loop {
+            let batch = queue.receive(10, Duration::ZERO).await.unwrap();
+            if batch.is_empty() {
+                break;
+            }
+            for message in batch {
+                queue.delete(&message.receipt).await.unwrap();
+                received += 1;
+            }
+        }
+        assert_eq!(received, sent, "what was acknowledged, and nothing that wasn't");
+        queue.send(message).await.unwrap();
+        assert_eq!(queue.depth().await.unwrap(), Depth { visible: 1, ..Depth::default() });
+    }
+}

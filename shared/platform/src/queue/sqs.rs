@@ -13,9 +13,7 @@ use aws_sdk_sqs::error::SdkError;
 use aws_sdk_sqs::operation::change_message_visibility::ChangeMessageVisibilityError;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
 
-use super::{
-    MAX_RECEIVED, MAX_WAIT, OutgoingMessage, Queue, Receipt, ReceivedMessage, check_body, check_visibility,
-};
+use super::{MAX_RECEIVED, MAX_WAIT, OutgoingMessage, Queue, Receipt, ReceivedMessage, check_body, check_visibility};
 use crate::PortError;
 
 /// The longest delay of a message.
@@ -84,7 +82,6 @@ impl SqsQueue {
 #[async_trait]
 impl Queue for SqsQueue {
     async fn send(&self, message: OutgoingMessage) -> Result<(), PortError> {
-        check_body(&message.body)?;
         if message.delay > MAX_DELAY {
             let reason = format!(
                 "SQS delays a message by at most 15 minutes, {} s were asked for: put a timer with the scheduler instead",
@@ -92,7 +89,9 @@ impl Queue for SqsQueue {
             );
             return Err(self.failed("send to", reason));
         }
-        self.send_body(message.body, Some(message.group.to_string()), whole_seconds(message.delay)).await
+        let body = escape_noncharacters(message.body);
+        check_body(&body)?;
+        self.send_body(body, Some(message.group.to_string()), whole_seconds(message.delay)).await
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, PortError> {
@@ -149,7 +148,8 @@ impl Queue for SqsQueue {
                 break;
             }
             for message in batch {
-                let group = message.attributes.and_then(|mut all| all.remove(&MessageSystemAttributeName::MessageGroupId));
+                let group =
+                    message.attributes.and_then(|mut all| all.remove(&MessageSystemAttributeName::MessageGroupId));
                 let handle = message.receipt_handle.ok_or_else(|| dead_letters.incomplete("receipt handle"))?;
                 let body = message.body.ok_or_else(|| dead_letters.incomplete("body"))?;
                 self.send_body(body, group, 0).await?;
@@ -175,6 +175,15 @@ fn is_not_in_flight<R>(error: &SdkError<ChangeMessageVisibilityError, R>) -> boo
             || (error.meta().code() == Some("InvalidParameterValue")
                 && error.meta().message().is_some_and(|message| message.contains(gone)))
     })
+}
+
+/// SQS takes no U+FFFE and U+FFFF. In JSON text they stand only in strings, where they may be escaped.
+fn escape_noncharacters(body: String) -> String {
+    if body.contains(['\u{fffe}', '\u{ffff}']) {
+        body.replace('\u{fffe}', "\\ufffe").replace('\u{ffff}', "\\uffff")
+    } else {
+        body
+    }
 }
 
 fn whole_seconds(duration: Duration) -> i32 {

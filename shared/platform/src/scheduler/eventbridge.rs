@@ -138,8 +138,7 @@ impl Scheduler for EventBridgeScheduler {
     }
 
     async fn delete(&self, tenant: TenantId, name: &str) -> Result<(), PortError> {
-        let request =
-            self.client.delete_schedule().group_name(&self.settings.group).name(schedule_name(tenant, name));
+        let request = self.client.delete_schedule().group_name(&self.settings.group).name(schedule_name(tenant, name));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {

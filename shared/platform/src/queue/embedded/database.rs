@@ -44,6 +44,8 @@ const SCHEMA: &str = "
     PRAGMA user_version = 1;
 ";
 
+/// How long to wait for a process that is just closing the file.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 /// How many messages or timers that came due one transaction takes on; more follow in the next.
 const SWEEP_LIMIT: i64 = 1000;
 
@@ -116,6 +118,7 @@ pub(super) struct Database {
 impl Database {
     pub(super) fn open(path: &Path, settings: EmbeddedSettings, clock: &Clock) -> Result<Self, EmbeddedError> {
         let connection = Connection::open(path)?;
+        connection.busy_timeout(LOCK_PATIENCE)?;
         // Without a second process there is no need for shared memory and a lock per transaction.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
@@ -150,6 +153,13 @@ impl Database {
         database.hand_back_all(clock.now().as_millisecond())?;
         database.commit()?;
         Ok(database)
+    }
+
+    /// Stands in for a disk that is full.
+    #[cfg(test)]
+    pub(super) fn limit_pages(&self, pages: u32) -> Result<(), EmbeddedError> {
+        self.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()))?;
+        Ok(())
     }
 
     /// Begins a transaction. Only a `durable` one is fsynced when it commits.

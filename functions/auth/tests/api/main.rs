@@ -1,0 +1,7 @@
+//! The auth function as its callers see it.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod accounts;
+mod support;
+mod tokens;

@@ -1,0 +1,277 @@
+//! `POST /api/webhooks/{id}`: what is taken, what is refused, and what then lies in the queue.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::Method;
+use serde_json::{Value, json};
+use tidegate_model::{Definition, Message, Payload, StartMessage, Workflow};
+use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
+use tidegate_platform::{Blobs, PortError, Queue};
+use tidegate_testing::{Answer, Session, TestApp, World};
+use tidegate_webhooks::{Deps, api};
+
+struct Setup {
+    world: World,
+    app: TestApp,
+    owner: Session,
+}
+
+fn serve(world: &World, queue: Arc<dyn Queue>) -> TestApp {
+    let deps = Deps::new(world.store.clone(), queue, world.blobs.clone(), world.clock.clone(), world.ids.clone());
+    TestApp::new(world, api(deps))
+}
+
+async fn setup() -> Setup {
+    let world = World::new().await;
+    let app = serve(&world, Arc::new(world.queue.clone()));
+    let owner = world.session("alex").await;
+    Setup { world, app, owner }
+}
+
+impl Setup {
+    async fn workflow(&self, trigger: Value, active: bool) -> Workflow {
+        let definition = Definition::parse(&json!({
+            "name": "w", "trigger": trigger,
+            "steps": [{"id": "s", "uses": "http.request", "with": {"method": "GET", "url": "https://example.com"}}],
+        }));
+        let definition = definition.unwrap();
+        let now = self.world.clock.now();
+        let workflow = Workflow {
+            id: self.world.ids.workflow(),
+            tenant: self.owner.tenant,
+            name: definition.name.clone(),
+            active,
+            version: 1,
+            revision: 1,
+            trigger: definition.trigger.clone(),
+            created_at: now,
+            updated_at: now,
+        };
+        self.world.store.workflows().create(&workflow, &definition).await.unwrap();
+        workflow
+    }
+
+    async fn by_webhook(&self) -> Workflow {
+        self.workflow(json!({"type": "webhook"}), true).await
+    }
+
+    async fn switch(&self, workflow: &Workflow, active: bool) -> Workflow {
+        let after = Workflow { active, revision: workflow.revision + 1, ..workflow.clone() };
+        self.world.store.workflows().replace(workflow.revision, &after, None).await.unwrap();
+        after
+    }
+
+    async fn post(&self, workflow: &Workflow, content_type: Option<&str>, body: impl Into<axum::body::Body>) -> Answer {
+        let headers: Vec<_> = content_type.map(|kind| ("content-type", kind)).into_iter().collect();
+        self.app.send(None, Method::POST, &format!("/api/webhooks/{}", workflow.id), &headers, body).await
+    }
+
+    async fn queued(&self) -> Vec<StartMessage> {
+        let messages = self.world.queue.receive(10, Duration::ZERO).await.unwrap();
+        let read = |message: ReceivedMessage| match serde_json::from_str(&message.body).unwrap() {
+            Message::Start(start) => *start,
+            other => panic!("unexpected {other:?}"),
+        };
+        messages.into_iter().map(read).collect()
+    }
+}
+
+const JSON: Option<&str> = Some("application/json");
+
+#[tokio::test]
+async fn an_accepted_run_lies_in_the_queue() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let path = format!("/api/webhooks/{}", workflow.id);
+    let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let headers = [("content-type", "application/json; charset=utf-8"), ("traceparent", trace)];
+    let body = r#"{"user":{"name":"Alex"},"order":{"id":"12345"}}"#;
+    let answer = setup.app.send(None, Method::POST, &path, &headers, body).await.expect(200);
+    let queued = setup.queued().await;
+    let [start] = queued.as_slice() else { panic!("{queued:?}") };
+    assert_eq!(answer.body, json!({"status": "accepted", "run_id": start.run_id}));
+    assert!(start.run_id.is_tagged_for(setup.owner.tenant));
+    assert_eq!((start.tenant_id, start.workflow_id, start.version), (setup.owner.tenant, workflow.id, 1));
+    assert_eq!(start.accepted_at, setup.world.clock.now());
+    assert_eq!(start.trigger.content_type.as_deref(), Some("application/json"));
+    assert_eq!(start.trigger.body, Payload::Inline(serde_json::from_str(body).unwrap()));
+    assert_eq!(&start.traceparent[..36], &trace[..36], "the caller's trace goes on");
+    assert_ne!(start.traceparent, trace, "under a span of its own");
+}
+
+#[tokio::test]
+async fn a_warm_webhook_reads_nothing() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    setup.post(&workflow, JSON, "{}").await.expect(200);
+    let before = setup.world.embedded.meter.all_calls();
+    for _ in 0..3 {
+        setup.post(&workflow, JSON, "{}").await.expect(200);
+    }
+    assert_eq!(setup.world.embedded.meter.all_calls(), before);
+    assert_eq!(setup.queued().await.len(), 4);
+}
+
+#[tokio::test]
+async fn vendors_payloads_arrive_whole() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let json_type = "application/json";
+    let github = include_str!("../../../tests/fixtures/github-push.json");
+    let stripe = include_str!("../../../tests/fixtures/stripe-charge-succeeded.json");
+    let shopify = include_str!("../../../tests/fixtures/shopify-orders-create.json");
+    for (kind, text) in [(json_type, github), ("application/json; charset=utf-8", stripe), (json_type, shopify)] {
+        setup.post(&workflow, Some(kind), text).await.expect(200);
+        let start = setup.queued().await.remove(0);
+        let stored = match start.trigger.body {
+            Payload::Inline(value) => value,
+            Payload::Blob(blob) => {
+                let bytes = setup.world.blobs.get(&blob.key).await.unwrap().unwrap();
+                assert_eq!(bytes.len() as u64, blob.bytes);
+                serde_json::from_slice(&bytes).unwrap()
+            }
+        };
+        assert_eq!(stored, serde_json::from_str::<Value>(text).unwrap());
+    }
+    let slack = include_str!("../../../tests/fixtures/slack-slash-command.txt").trim_end();
+    setup.post(&workflow, Some("application/x-www-form-urlencoded"), slack).await.expect(200);
+    let Payload::Inline(form) = setup.queued().await.remove(0).trigger.body else { panic!("it is small") };
+    assert!(form["command"].as_str().unwrap().starts_with('/'), "{form}");
+    assert!(form["response_url"].as_str().unwrap().starts_with("https://hooks.slack.com/commands/"), "{form}");
+}
+
+#[tokio::test]
+async fn large_bodies_go_to_blobs_and_too_large_ones_nowhere() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    for (text, is_inline) in [("x".repeat(8 * 1024 - 2), true), ("x".repeat(8 * 1024 - 1), false)] {
+        setup.post(&workflow, Some("text/plain"), text.clone()).await.expect(200);
+        let start = setup.queued().await.remove(0);
+        match start.trigger.body {
+            Payload::Inline(value) => assert!(is_inline && value == json!(text)),
+            Payload::Blob(blob) => {
+                assert!(!is_inline);
+                assert_eq!(blob.key, format!("live/{}/{}/input", setup.owner.tenant, start.run_id));
+                let bytes = setup.world.blobs.get(&blob.key).await.unwrap().unwrap();
+                assert_eq!(bytes, json!(text).to_string());
+            }
+        }
+    }
+    let most = 4 * 1024 * 1024;
+    setup.post(&workflow, Some("text/plain"), "x".repeat(most)).await.expect(200);
+    assert_eq!(setup.queued().await.len(), 1);
+    let over = setup.post(&workflow, JSON, "x".repeat(most + 1)).await.expect(413);
+    assert_eq!(over.text("/code"), "payload_too_large");
+    assert!(setup.queued().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_can_not_start_a_run_says_why() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let broken = setup.post(&workflow, JSON, "{\"a\":\n oops}").await.expect(400);
+    assert_eq!(broken.text("/code"), "malformed_request");
+    assert!(broken.text("/detail").contains("line 2 column 2"), "{}", broken.body);
+    setup.post(&workflow, JSON, "").await.expect(400);
+    let deep = [vec![b'['; 200], vec![b']'; 200]].concat();
+    setup.post(&workflow, JSON, deep).await.expect(400);
+
+    let inactive = setup.workflow(json!({"type": "webhook"}), false).await;
+    assert_eq!(setup.post(&inactive, JSON, "{}").await.expect(409).text("/code"), "workflow_inactive");
+    let scheduled = setup.workflow(json!({"type": "schedule", "every": "10m"}), true).await;
+    assert!(setup.post(&scheduled, JSON, "{}").await.expect(404).text("/detail").contains("webhook"));
+    for id in ["wf_01890a5d000070008000000000000000", "wf_1", "conn_01890a5d000070008000000000000000", "..%2f"] {
+        let path = format!("/api/webhooks/{id}");
+        setup.app.send(None, Method::POST, &path, &[], "{}").await.expect(404);
+    }
+    for method in [Method::GET, Method::HEAD, Method::PUT] {
+        let path = format!("/api/webhooks/{}", workflow.id);
+        let answer = setup.app.send(None, method, &path, &[], "").await.expect(405);
+        assert_eq!(answer.header("allow"), "POST");
+    }
+    assert!(setup.queued().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_switched_off_workflow_is_refused_after_five_seconds_at_the_latest() {
+    let setup = setup().await;
+    let other_instance = serve(&setup.world, Arc::new(setup.world.queue.clone()));
+    let workflow = setup.by_webhook().await;
+    let path = format!("/api/webhooks/{}", workflow.id);
+    let post = || other_instance.send(None, Method::POST, &path, &[("content-type", "application/json")], "{}");
+    setup.post(&workflow, JSON, "{}").await.expect(200);
+    post().await.expect(200);
+    let off = setup.switch(&workflow, false).await;
+    setup.world.clock.advance(Duration::from_secs(5));
+    setup.post(&workflow, JSON, "{}").await.expect(409);
+    post().await.expect(409);
+    setup.switch(&off, true).await;
+    setup.world.clock.advance(Duration::from_secs(5));
+    post().await.expect(200);
+
+    // What isn't there is remembered as long, and no longer.
+    let id = setup.world.ids.workflow();
+    let missing = Workflow { id, ..workflow };
+    setup.post(&missing, JSON, "{}").await.expect(404);
+    let reads = setup.world.embedded.meter.all_calls();
+    setup.post(&missing, JSON, "{}").await.expect(404);
+    assert_eq!(setup.world.embedded.meter.all_calls(), reads);
+}
+
+/// A queue that may be away.
+struct Unreliable {
+    queue: Arc<dyn Queue>,
+    away: AtomicBool,
+}
+
+#[async_trait]
+impl Queue for Unreliable {
+    async fn send(&self, message: OutgoingMessage) -> Result<(), PortError> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(PortError::new("send to the queue", "away"));
+        }
+        self.queue.send(message).await
+    }
+
+    async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, PortError> {
+        self.queue.receive(max, wait).await
+    }
+
+    async fn delete(&self, receipt: &Receipt) -> Result<(), PortError> {
+        self.queue.delete(receipt).await
+    }
+
+    async fn change_visibility(&self, receipt: &Receipt, visible_in: Duration) -> Result<(), PortError> {
+        self.queue.change_visibility(receipt, visible_in).await
+    }
+
+    async fn redrive(&self, max: usize) -> Result<usize, PortError> {
+        self.queue.redrive(max).await
+    }
+
+    fn dead_letters(&self) -> Option<&dyn Queue> {
+        self.queue.dead_letters()
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_acknowledged_that_is_not_stored() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let away = AtomicBool::new(true);
+    let queue = Arc::new(Unreliable { queue: Arc::new(setup.world.queue.clone()), away });
+    let app = serve(&setup.world, queue.clone());
+    let path = format!("/api/webhooks/{}", workflow.id);
+    let post = || app.send(None, Method::POST, &path, &[("content-type", "text/plain")], "x".repeat(10_000));
+    let failed = post().await.expect(503);
+    assert_eq!((failed.text("/code"), failed.header("retry-after")), ("unavailable", "1"));
+    assert!(setup.queued().await.is_empty());
+    queue.away.store(false, Ordering::SeqCst);
+    post().await.expect(200);
+    assert_eq!(setup.queued().await.len(), 1);
+}

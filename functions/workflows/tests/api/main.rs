@@ -1,0 +1,71 @@
+//! The operations on workflows and connections, as their callers see them.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod access;
+mod connections;
+mod schedules;
+mod workflows;
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tidegate_platform::Scheduler;
+use tidegate_testing::{Session, TestApp, World};
+use tidegate_workflows::{Deps, api};
+
+struct Setup {
+    world: World,
+    app: TestApp,
+    owner: Session,
+}
+
+async fn setup() -> Setup {
+    let world = World::new().await;
+    let scheduler = Arc::new(world.scheduler.clone());
+    setup_with(world, scheduler).await
+}
+
+async fn setup_with(world: World, scheduler: Arc<dyn Scheduler>) -> Setup {
+    let app = TestApp::new(
+        &world,
+        api(Deps {
+            store: world.store.clone(),
+            scheduler,
+            envelope: world.envelope.clone(),
+            verifier: world.verifier.clone(),
+            clock: world.clock.clone(),
+            ids: world.ids.clone(),
+        }),
+    );
+    let owner = world.session("alex").await;
+    Setup { world, app, owner }
+}
+
+impl Setup {
+    /// A Slack connection's id.
+    async fn slack(&self, session: &Session) -> String {
+        let body = json!({
+            "name": "Orders channel", "connector": "slack",
+            "data": {"webhook_url": "https://hooks.slack.com/services/T000/B000/s3cr3t"},
+        });
+        self.app.post(session, "/api/connections", &body).await.expect(201).text("/id").to_owned()
+    }
+
+    /// A workflow's id.
+    async fn workflow(&self, definition: &Value) -> String {
+        self.app.post(&self.owner, "/api/workflows", definition).await.expect(201).text("/id").to_owned()
+    }
+}
+
+fn request_step() -> Value {
+    json!({"id": "call", "uses": "http.request", "with": {"method": "GET", "url": "https://example.com/{{ order.id }}"}})
+}
+
+fn by_webhook() -> Value {
+    json!({"name": "Order alerts", "trigger": {"type": "webhook"}, "steps": [request_step()]})
+}
+
+fn every(interval: &str) -> Value {
+    json!({"name": "Nightly", "trigger": {"type": "schedule", "every": interval}, "steps": [request_step()]})
+}
