@@ -1,10 +1,13 @@
-//! `kill -9` with 500 accepted runs in flight: nothing accepted is lost, nothing finished is done again.
+//! `kill -9` at random moments: nothing accepted is lost, nothing finished is done again.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a panic is how a test fails")]
+#![expect(clippy::print_stdout, reason = "shown where the test fails: the seed, and how far it was")]
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures::future::try_join_all;
+use futures::future::{join, join_all, try_join_all};
 use serde_json::{Value, json};
 use tidegate_scenarios::{Api, Server, Sink};
 
@@ -44,15 +47,49 @@ async fn a_kill_loses_no_accepted_run_and_repeats_no_finished_step() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kill_amid_posts_loses_none_that_was_accepted() {
+    let mut random = Random::from_settings();
+    let folder = tempfile::tempdir().unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    for round in 0..ROUNDS {
+        let posts_before_kill = 1 + random.below(300);
+        let server = Server::start(binary, folder.path()).await.unwrap();
+        let api = Api::register(server.url()).await.unwrap();
+        let workflow = two_calls(&api, &sink).await;
+        let accepted = tokio::sync::watch::Sender::new(Vec::new());
+        // Each posts until the server is gone.
+        let posting = join_all((0..16).map(async |poster| {
+            for number in 0.. {
+                let body = json!({"order": format!("order-{round}-{poster}-{number}")}).to_string();
+                let Ok(run) = api.post_webhook(&workflow, "application/json", &[], &body).await else { return };
+                accepted.send_modify(|accepted| accepted.push(run));
+            }
+        }));
+        let killing = async {
+            accepted.subscribe().wait_for(|accepted| accepted.len() >= posts_before_kill).await.unwrap();
+            server.kill().await.unwrap();
+        };
+        join(posting, killing).await;
+
+        let runs = accepted.borrow().clone();
+        println!("round {round}: killed with {} runs accepted", runs.len());
+        let server = Server::start(binary, folder.path()).await.unwrap();
+        let api = api.at(server.url());
+        for run in runs {
+            let record = api.finished_run(&run, DEADLINE).await.unwrap();
+            assert_eq!(record["status"], "succeeded", "{record}");
+        }
+        server.kill().await.unwrap();
+    }
+}
+
 /// Posts 500 orders while the sink holds all answers back, so that every run is still in flight when the last one is
 /// accepted. Order and run of each.
 async fn accept_runs(api: &Api, sink: &Sink) -> Vec<(String, String)> {
     sink.close();
-    let steps = STEPS.map(|step| {
-        let request = json!({"method": "POST", "url": sink.url(&format!("/{step}")), "json": {"order": "{{order}}"}});
-        json!({"id": step, "uses": "http.request", "with": request, "timeout_ms": 60_000})
-    });
-    let workflow = api.create_workflow("Two calls", json!(steps)).await.unwrap();
+    let workflow = two_calls(api, sink).await;
     let mut runs = Vec::with_capacity(RUNS);
     for batch in (0..RUNS).collect::<Vec<_>>().chunks(50) {
         let posts = batch.iter().map(async |number| {
@@ -65,13 +102,29 @@ async fn accept_runs(api: &Api, sink: &Sink) -> Vec<(String, String)> {
     runs
 }
 
+/// A workflow that calls the sink twice.
+async fn two_calls(api: &Api, sink: &Sink) -> String {
+    let steps = STEPS.map(|step| {
+        let request = json!({"method": "POST", "url": sink.url(&format!("/{step}")), "json": {"order": "{{order}}"}});
+        json!({"id": step, "uses": "http.request", "with": request, "timeout_ms": 60_000})
+    });
+    api.create_workflow("Two calls", json!(steps)).await.unwrap()
+}
+
 fn check(records: &HashMap<&str, Value>, sink: &Sink, killed_at_ms: i64) {
     let mut calls: HashMap<(String, String), Vec<String>> = HashMap::new();
     for call in sink.received() {
         let body: Value = serde_json::from_slice(&call.body).unwrap();
         let key = call.header("idempotency-key").expect("an idempotency key").to_owned();
         let step = call.path.trim_start_matches('/').to_owned();
-        calls.entry((body["order"].as_str().unwrap().to_owned(), step)).or_default().push(key);
+        let order = body["order"].as_str().unwrap().to_owned();
+        // The second call is made only once the first one's result is in the journal.
+        let second_began = calls.contains_key(&(order.clone(), STEPS[1].to_owned()));
+        assert!(
+            step != STEPS[0] || !second_began,
+            "{order}: the first step was called again after its result was kept"
+        );
+        calls.entry((order, step)).or_default().push(key);
     }
 
     assert_eq!(records.len(), RUNS);
@@ -84,8 +137,8 @@ fn check(records: &HashMap<&str, Value>, sink: &Sink, killed_at_ms: i64) {
             assert!(keys.iter().all(|key| *key == keys[0]), "{order} {step}: repeated under another key: {keys:?}");
             // A result that was known before the kill and is in the record now was in the journal then.
             let attempt = record["attempts"].as_array().unwrap().last().unwrap();
-            let finished_at_ms = attempt["finished_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
-            if finished_at_ms.as_millisecond() < killed_at_ms {
+            let finished_at = attempt["finished_at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+            if finished_at.as_millisecond() < killed_at_ms {
                 finished_before_kill += 1;
                 assert_eq!(keys.len(), 1, "{order} {step}: finished before the kill, called again: {record}");
             }
