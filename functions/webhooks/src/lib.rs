@@ -132,4 +132,3 @@ fn place(value: serde_json::Value, key: impl FnOnce() -> String) -> Result<(Payl
     }
     Ok((Payload::Blob(BlobRef { key: key(), bytes: text.len() as u64 }), Some(text.into())))
 }
-
