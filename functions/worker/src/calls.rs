@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use moka::future::Cache;
 use serde_json::Value;
-use tidegate_connectors::action;
-use tidegate_egress::{Credential, Effect};
+use tidegate_connectors::{Action, action};
+use tidegate_egress::{Credential, Effect, OutboundRequest};
 use tidegate_engine::Call;
 use tidegate_model::{Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId};
 use tidegate_telemetry::TraceContext;
@@ -37,8 +37,16 @@ pub(crate) fn trace_of(row: &RunRow) -> Option<TraceContext> {
     row.traceparent.parse().ok()
 }
 
-/// Makes a call. Dropping the future drops the call.
-pub(crate) async fn perform(deps: &Deps, row: &RunRow, call: &Call) -> Result<Value, CallError> {
+/// A call that can be made: all that had to be read for it has been.
+pub(crate) struct Prepared {
+    action: &'static Action,
+    connection: Option<Arc<Connection>>,
+    data_key: Arc<str>,
+    request: OutboundRequest,
+}
+
+/// Looks up what a call needs.
+pub(crate) async fn prepare(deps: &Deps, row: &RunRow, call: &Call) -> Result<Prepared, CallError> {
     let action = action(&call.uses).ok_or_else(|| {
         StepError::terminal(ErrorCode::InputInvalid, format!("there is no action `{}` any more", call.uses))
     })?;
@@ -55,9 +63,17 @@ pub(crate) async fn perform(deps: &Deps, row: &RunRow, call: &Call) -> Result<Va
         Some(call.idempotency_key.clone()),
         trace_of(row).map(|trace| trace.child().to_string()),
     );
-    let credential = connection.as_deref().map(|connection| Credential { connection, data_key: &data_key });
-    let response = deps.egress.send(request, credential).await.map_err(tidegate_connectors::step_error)?;
-    Ok(action.output(&response, deps.clock.now())?)
+    Ok(Prepared { action, connection, data_key, request })
+}
+
+impl Prepared {
+    /// Makes the call. Dropping the future drops the call.
+    pub(crate) async fn send(self, deps: &Deps) -> Result<Value, StepError> {
+        let credential =
+            self.connection.as_deref().map(|connection| Credential { connection, data_key: &self.data_key });
+        let response = deps.egress.send(self.request, credential).await.map_err(tidegate_connectors::step_error)?;
+        self.action.output(&response, deps.clock.now())
+    }
 }
 
 async fn usable_connection(
@@ -77,10 +93,17 @@ async fn usable_connection(
     Ok(connection)
 }
 
+/// Bound of the cached definitions, in bytes of their JSON; in memory they take a few times that.
+const MAX_DEFINITIONS_BYTES: u64 = 16 * 1024 * 1024;
+
+fn weight(definition: &Definition) -> u32 {
+    serde_json::to_vec(definition).map_or(u32::MAX, |json| u32::try_from(json.len()).unwrap_or(u32::MAX))
+}
+
 /// What is read again and again. Each cache has a bound and a lifetime; a lifetime is how stale a value may be.
 pub(crate) struct Caches {
-    /// Versions never change.
-    definitions: Cache<(WorkflowId, u32), Arc<Definition>>,
+    /// Versions never change, but a deleted workflow's are gone.
+    definitions: Cache<(TenantId, WorkflowId, u32), Arc<Definition>>,
     connections: Cache<(TenantId, ConnectionId), Option<Arc<Connection>>>,
     data_keys: Cache<TenantId, Arc<str>>,
 }
@@ -88,7 +111,11 @@ pub(crate) struct Caches {
 impl Caches {
     pub(crate) fn new() -> Self {
         Self {
-            definitions: Cache::builder().max_capacity(1_000).time_to_live(Duration::from_secs(3_600)).build(),
+            definitions: Cache::builder()
+                .max_capacity(MAX_DEFINITIONS_BYTES)
+                .weigher(|_, definition: &Arc<Definition>| weight(definition))
+                .time_to_live(Duration::from_secs(5))
+                .build(),
             connections: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build(),
             data_keys: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(300)).build(),
         }
@@ -101,14 +128,14 @@ impl Caches {
         workflow: WorkflowId,
         version: u32,
     ) -> Result<Option<Arc<Definition>>, Error> {
-        if let Some(definition) = self.definitions.get(&(workflow, version)).await {
+        if let Some(definition) = self.definitions.get(&(tenant, workflow, version)).await {
             return Ok(Some(definition));
         }
         let Some(definition) = deps.store.workflows().definition(tenant, workflow, version).await? else {
             return Ok(None);
         };
         let definition = Arc::new(definition);
-        self.definitions.insert((workflow, version), Arc::clone(&definition)).await;
+        self.definitions.insert((tenant, workflow, version), Arc::clone(&definition)).await;
         Ok(Some(definition))
     }
 

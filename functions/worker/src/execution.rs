@@ -1,16 +1,18 @@
 //! Drives the engine for one claimed run: makes its calls, keeps its journal, parks it or finishes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
-use tidegate_engine::{Call, Decision, Facts, Outcome, Run, decide, in_doubt, records};
+use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Run, decide, in_doubt, records};
 use tidegate_model::{
     BlobRef, Definition, Entry, ErrorCode, INLINE_LIMIT_BYTES, Payload, RunDetail, RunRow, RunStatus, StepError,
     TriggerInput,
 };
+use tidegate_platform::Clock;
 use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_store::{JournalItem, ReplaceError};
 
@@ -19,6 +21,8 @@ use crate::{Deps, Error, Invocation, calls};
 
 /// Left between the end of a call and the end of the invocation, for the writes that follow it.
 const WRITE_MARGIN: Duration = Duration::from_secs(2);
+/// The longest delay between two tries of a write.
+const MAX_INSISTENCE_DELAY: Duration = Duration::from_secs(5);
 /// The longest error text that a record keeps, in characters.
 const MAX_ERROR_CHARS: usize = 2_000;
 
@@ -30,6 +34,21 @@ pub(crate) struct Claimed {
     pub(crate) input: Option<TriggerInput>,
     /// The stored journal.
     pub(crate) journal: Vec<JournalItem>,
+    /// What the claim follows.
+    pub(crate) after: After,
+}
+
+/// What a claim follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// It is the run's first.
+    Nothing,
+    /// The run was parked.
+    Parking,
+    /// The holder before gave its claim back, with no call in doubt but what the journal says.
+    Return,
+    /// The holder before is dead, or so late that it counts as dead: it may still be about to write.
+    Death,
 }
 
 /// Why a row could not be replaced.
@@ -59,19 +78,40 @@ impl From<ReplaceError> for Error {
 }
 
 /// Executes a run until it is final or parked.
-pub(crate) async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Result<(), Error> {
+///
+/// `in_doubt` is set while a call is under way whose outcome is not stored: an error meanwhile leaves it in doubt.
+pub(crate) async fn execute(
+    deps: &Deps,
+    claimed: Claimed,
+    invocation: &Invocation,
+    in_doubt: &AtomicBool,
+) -> Result<(), Error> {
     let row = &claimed.row;
     let Some(definition) = deps.caches.definition(deps, row.tenant, row.workflow, row.version).await? else {
         let message = format!("version {} of the workflow is gone; it was deleted after the run began", row.version);
         let error = StepError::terminal(ErrorCode::WorkflowGone, message);
-        return give_up(deps, &claimed.row.clone(), claimed, error).await.map_err(|conflict| match conflict {
-            Conflict::Error(error) => error,
-            Conflict::With(_) | Conflict::Gone => Error::Lost,
-        });
+        return give_up_claimed(deps, claimed, error).await;
     };
-    let mut execution = Execution::new(deps, claimed, definition, invocation).await?;
-    execution.settle_doubt();
+    let body = match &claimed.input {
+        Some(input) => load(deps, &input.body).await?,
+        None => None,
+    };
+    let (Some(trigger), Some(body)) = (claimed.input.clone(), body) else {
+        let message = "what started the run is not stored any more; start it again with the same input";
+        return give_up_claimed(deps, claimed, StepError::terminal(ErrorCode::Internal, message)).await;
+    };
+    let mut execution = Execution::new(deps, claimed, definition, trigger, &body, invocation, in_doubt);
+    drop(body);
+    execution.take_over().await?;
     execution.drive().await
+}
+
+async fn give_up_claimed(deps: &Deps, claimed: Claimed, error: StepError) -> Result<(), Error> {
+    let expected = claimed.row.clone();
+    give_up(deps, &expected, claimed, error).await.map_err(|conflict| match conflict {
+        Conflict::Error(error) => error,
+        Conflict::With(_) | Conflict::Gone => Error::Lost,
+    })
 }
 
 /// Marks a claimed run as failed without executing it. `expected` is the row as it is stored.
@@ -90,11 +130,9 @@ pub(crate) async fn give_up(
     };
     let row =
         RunRow { status: RunStatus::Failed, finished_at: Some(deps.clock.now()), error: Some(error), ..claimed.row };
-    let detail = RunDetail { trigger: claimed.input, steps };
-    write_final(deps, expected, &row, detail).await.map_err(|error| match error {
-        FinalError::Replace(error) => lost_to(error),
-        FinalError::Other(error) => Conflict::Error(error),
-    })?;
+    let detail =
+        fold(deps, &row, RunDetail { trigger: claimed.input, steps }, &entries).await.map_err(Conflict::Error)?;
+    deps.store.runs().replace(expected, &row, Some(&detail)).await.map_err(lost_to)?;
     log_end(deps, &row);
     Ok(())
 }
@@ -102,13 +140,15 @@ pub(crate) async fn give_up(
 struct Execution<'a> {
     deps: &'a Deps,
     invocation: &'a Invocation,
+    in_doubt: &'a AtomicBool,
     row: RunRow,
+    after: After,
     definition: Arc<Definition>,
     facts: Facts,
     trigger: TriggerInput,
-    body: Value,
+    body: Data,
     entries: Vec<Entry>,
-    outputs: BTreeMap<String, Value>,
+    outputs: BTreeMap<String, Data>,
     /// How many of the entries are stored.
     stored: usize,
     /// The position of the next journal item.
@@ -116,24 +156,16 @@ struct Execution<'a> {
 }
 
 impl<'a> Execution<'a> {
-    async fn new(
+    fn new(
         deps: &'a Deps,
         claimed: Claimed,
         definition: Arc<Definition>,
+        trigger: TriggerInput,
+        body: &Value,
         invocation: &'a Invocation,
-    ) -> Result<Self, Error> {
-        let Claimed { row, input, journal } = claimed;
-        let trigger =
-            input.ok_or_else(|| Error::Corrupt(format!("{} is running, but its input is nowhere", row.id)))?;
-        let body = load(deps, &trigger.body).await?;
-        let position = u32::try_from(journal.len()).unwrap_or(u32::MAX);
-        let entries: Vec<_> = journal.into_iter().flat_map(|item| item.entries).collect();
-        let mut outputs = BTreeMap::new();
-        for entry in &entries {
-            if let Entry::Succeeded { step, output, .. } = entry {
-                outputs.insert(step.clone(), load(deps, output).await?);
-            }
-        }
+        in_doubt: &'a AtomicBool,
+    ) -> Self {
+        let Claimed { row, journal, after, .. } = claimed;
         let facts = Facts {
             run_id: row.id,
             tenant_id: row.tenant,
@@ -143,8 +175,59 @@ impl<'a> Execution<'a> {
             content_type: trigger.content_type.clone(),
             started_at: row.started_at,
         };
-        let stored = entries.len();
-        Ok(Self { deps, invocation, row, definition, facts, trigger, body, entries, outputs, stored, position })
+        let mut execution = Self {
+            deps,
+            invocation,
+            in_doubt,
+            row,
+            after,
+            definition,
+            facts,
+            trigger,
+            body: Data::from(body),
+            entries: Vec::new(),
+            outputs: BTreeMap::new(),
+            stored: 0,
+            position: 0,
+        };
+        execution.read(journal);
+        execution
+    }
+
+    /// Starts from a stored journal.
+    fn read(&mut self, journal: Vec<JournalItem>) {
+        self.position = u32::try_from(journal.len()).unwrap_or(u32::MAX);
+        self.entries = journal.into_iter().flat_map(|item| item.entries).collect();
+        self.stored = self.entries.len();
+    }
+
+    /// Takes over from the holder before. One that died may still be about to append to the journal; the item that is
+    /// appended here takes the position that it would need, so that from then on it can begin no call.
+    async fn take_over(&mut self) -> Result<(), Error> {
+        loop {
+            self.settle_doubt().await?;
+            if self.after != After::Death {
+                break;
+            }
+            match self.checkpoint().await {
+                Ok(()) => break,
+                Err(Error::Lost) => {
+                    let journal = self.deps.store.runs().journal(self.row.tenant, self.row.id).await?;
+                    if u32::try_from(journal.len()).is_ok_and(|length| length <= self.position) {
+                        return Err(Error::Lost);
+                    }
+                    self.read(journal);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        for entry in &self.entries {
+            if let Entry::Succeeded { step, output, .. } = entry {
+                let output = load(self.deps, output).await?.unwrap_or(Value::Null);
+                self.outputs.insert(step.clone(), Data::from(&output));
+            }
+        }
+        Ok(())
     }
 
     fn decide(&self) -> Decision {
@@ -158,31 +241,34 @@ impl<'a> Execution<'a> {
         decide(&run, self.deps.clock.now())
     }
 
-    /// Journals what an earlier claim left in doubt: the attempt that has begun without an outcome, or, where the
-    /// journal is empty, the first call, which is made without being journalled first.
-    fn settle_doubt(&mut self) {
-        let begun = in_doubt(&self.definition, &self.entries).map(|(step, attempt)| {
-            let input = self.entries.iter().rev().find_map(|entry| match entry {
-                Entry::Started { step: of, input, .. } if *of == step => Some(input.clone()),
-                _ => None,
-            });
-            let input = match input {
-                Some(Payload::Inline(input)) => input,
-                Some(Payload::Blob(_)) | None => Value::Null,
-            };
-            (step, attempt, input)
-        });
-        let first = || match self.decide() {
-            Decision::Call(call) if self.row.fence > 1 && self.entries.is_empty() => {
-                Some((call.step, call.attempt, call.input))
+    /// Notes what an earlier claim left in doubt: the attempt that has begun without an outcome, or, where the journal is
+    /// empty, the first call, which is made without being journalled first.
+    async fn settle_doubt(&mut self) -> Result<(), Error> {
+        let doubtful = match in_doubt(&self.definition, &self.entries) {
+            Some((step, attempt)) => {
+                let input = self.entries.iter().rev().find_map(|entry| match entry {
+                    Entry::Started { step: of, input, .. } if *of == step => Some(input.clone()),
+                    _ => None,
+                });
+                let input = match input {
+                    Some(input) => load(self.deps, &input).await?,
+                    None => None,
+                };
+                Some((step, attempt, input.unwrap_or(Value::Null)))
             }
-            _ => None,
+            None => match self.decide() {
+                Decision::Call(call) if self.after == After::Death && self.entries.is_empty() => {
+                    Some((call.step, call.attempt, call.input))
+                }
+                _ => None,
+            },
         };
-        if let Some((step, attempt, input)) = begun.or_else(first) {
+        if let Some((step, attempt, input)) = doubtful {
             let repeatable =
                 self.definition.steps.iter().any(|s| s.id == step && calls::is_repeatable(&s.uses, &input));
             self.entries.push(Entry::Interrupted { step, attempt, at: self.deps.clock.now(), repeatable });
         }
+        Ok(())
     }
 
     async fn drive(&mut self) -> Result<(), Error> {
@@ -192,13 +278,16 @@ impl<'a> Execution<'a> {
                 Decision::Call(call) if call.timeout + WRITE_MARGIN > self.deps.settings.worker_timeout => {
                     self.push(self.never_fits(*call));
                 }
-                Decision::Call(call) if self.invocation.remaining() < call.timeout + WRITE_MARGIN => {
-                    return self.park(self.deps.clock.now()).await;
+                Decision::Call(call) => {
+                    if !self.has_time_for(&call) || !self.call(&call).await? {
+                        return self.park(self.deps.clock.now()).await;
+                    }
                 }
-                Decision::Call(call) => self.call(&call).await?,
                 Decision::Wait(until) => {
                     let delay = Duration::try_from(until.duration_since(self.deps.clock.now())).unwrap_or_default();
-                    if delay > self.deps.settings.in_place || delay + WRITE_MARGIN > self.invocation.remaining() {
+                    if delay > self.deps.settings.in_place
+                        || delay + WRITE_MARGIN > self.invocation.remaining(&self.deps.clock)
+                    {
                         return self.park(until).await;
                     }
                     tokio::time::sleep(delay).await;
@@ -219,26 +308,45 @@ impl<'a> Execution<'a> {
         Entry::Failed { step: call.step, attempt: call.attempt, at: self.deps.clock.now(), error }
     }
 
-    async fn call(&mut self, call: &Call) -> Result<(), Error> {
+    fn has_time_for(&self, call: &Call) -> bool {
+        self.invocation.remaining(&self.deps.clock) >= call.timeout + WRITE_MARGIN
+    }
+
+    /// Makes a call and notes its outcome. `false`: there was no time left for it once it could have been made.
+    async fn call(&mut self, call: &Call) -> Result<bool, Error> {
         let (step, attempt) = (call.step.clone(), call.attempt);
-        let input = self.keep(&call.input, &format!("{step}.{attempt}.input")).await?;
+        let prepared = calls::prepare(self.deps, &self.row, call).await;
+        let input = self.keep(&call.input, &format!("{step}.input")).await?;
         self.push(Entry::Started { step: step.clone(), attempt, at: self.deps.clock.now(), input });
-        let nothing_to_lose = self.row.fence == 1 && self.position == 0 && self.entries.len() == 1;
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(calls::CallError::Step(error)) => {
+                self.push(Entry::Failed { step, attempt, at: self.deps.clock.now(), error });
+                return Ok(true);
+            }
+            Err(calls::CallError::Worker(error)) => return Err(error),
+        };
+        let nothing_to_lose = self.after == After::Nothing && self.position == 0 && self.entries.len() == 1;
         if !nothing_to_lose {
             self.checkpoint().await?;
         }
-        let result = calls::perform(self.deps, &self.row, call).await;
+        if !self.has_time_for(call) {
+            let at = self.deps.clock.now();
+            self.push(Entry::Interrupted { step, attempt, at, repeatable: true });
+            return Ok(false);
+        }
+        self.in_doubt.store(true, Ordering::Relaxed);
+        let result = prepared.send(self.deps).await;
         let at = self.deps.clock.now();
         match result {
             Ok(output) => {
-                let kept = self.keep(&output, &format!("{step}.output")).await?;
-                self.outputs.insert(step.clone(), output);
+                let kept = self.keep_insisting(&output, &format!("{step}.output")).await?;
+                self.outputs.insert(step.clone(), Data::from(&output));
                 self.push(Entry::Succeeded { step, attempt, at, output: kept });
             }
-            Err(calls::CallError::Step(error)) => self.push(Entry::Failed { step, attempt, at, error }),
-            Err(calls::CallError::Worker(error)) => return Err(error),
+            Err(error) => self.push(Entry::Failed { step, attempt, at, error }),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn push(&mut self, mut entry: Entry) {
@@ -256,13 +364,17 @@ impl<'a> Execution<'a> {
     async fn checkpoint(&mut self) -> Result<(), Error> {
         let input = (self.position == 0).then(|| self.trigger.clone());
         let item = JournalItem { input, entries: self.entries[self.stored..].to_vec() };
-        let runs = self.deps.store.runs();
         let latest_end = self.facts.latest_end(&self.definition);
-        match runs.append_journal(self.row.tenant, self.row.id, self.position, &item, latest_end).await {
-            Ok(()) => {}
-            Err(tidegate_store::Error::Conflict { .. }) => return Err(Error::Lost),
-            Err(error) => return Err(error.into()),
+        let (tenant, id, position) = (self.row.tenant, self.row.id, self.position);
+        let mut insistence = Insistence::new(self);
+        loop {
+            match self.deps.store.runs().append_journal(tenant, id, position, &item, latest_end).await {
+                Ok(()) => break,
+                Err(tidegate_store::Error::Conflict { .. }) => return Err(Error::Lost),
+                Err(error) => insistence.wait_after(error.into()).await?,
+            }
         }
+        self.in_doubt.store(false, Ordering::Relaxed);
         self.stored = self.entries.len();
         self.position += 1;
         Ok(())
@@ -295,18 +407,66 @@ impl<'a> Execution<'a> {
         };
         let steps = records(&self.definition, &self.entries, row.status);
         let detail = RunDetail { trigger: Some(self.trigger.clone()), steps };
-        write_final(self.deps, &self.row, &row, detail).await.map_err(|error| match error {
-            FinalError::Replace(error) => error.into(),
-            FinalError::Other(error) => error,
-        })?;
+        let mut insistence = Insistence::new(self);
+        while let Err(error) = self.write_final(&row, &detail).await {
+            insistence.wait_after(error).await?;
+        }
         log_end(self.deps, &row);
         Ok(())
     }
 
-    /// A value as the journal holds it: itself, or a reference to the blob that it was put in.
+    async fn write_final(&self, row: &RunRow, detail: &RunDetail) -> Result<(), Error> {
+        let detail = fold(self.deps, row, detail.clone(), &self.entries).await?;
+        Ok(self.deps.store.runs().replace(&self.row, row, Some(&detail)).await?)
+    }
+
+    async fn keep_insisting(&self, value: &Value, name: &str) -> Result<Payload, Error> {
+        let mut insistence = Insistence::new(self);
+        loop {
+            match self.keep(value, name).await {
+                Ok(kept) => return Ok(kept),
+                Err(error) => insistence.wait_after(error).await?,
+            }
+        }
+    }
+
+    /// A value as the journal holds it: itself, or a reference to the blob that it was put in. The fence in the blob's
+    /// key keeps a holder that lost its claim from writing over what the next one wrote.
     async fn keep(&self, value: &Value, name: &str) -> Result<Payload, Error> {
-        let key = format!("{LIVE}/{}/{}/{name}", self.row.tenant, self.row.id);
+        let key = format!("{LIVE}/{}/{}/{}/{name}", self.row.tenant, self.row.id, self.row.fence);
         store_payload(self.deps, value, key).await
+    }
+}
+
+/// Repeats a write that records what has happened, for a while: giving up would leave a call in doubt whose outcome is
+/// known.
+struct Insistence<'a> {
+    clock: &'a Clock,
+    invocation: &'a Invocation,
+    left: Duration,
+    delay: Duration,
+}
+
+impl<'a> Insistence<'a> {
+    fn new(execution: &Execution<'a>) -> Self {
+        Self {
+            clock: &execution.deps.clock,
+            invocation: execution.invocation,
+            left: execution.deps.settings.insistence,
+            delay: Duration::from_millis(100),
+        }
+    }
+
+    /// Waits before the next try; gives the error back where there is none.
+    async fn wait_after(&mut self, error: Error) -> Result<(), Error> {
+        let may_pass = matches!(error, Error::Store(tidegate_store::Error::Unavailable { .. }) | Error::Port(_));
+        if !may_pass || self.left.min(self.invocation.remaining(self.clock)) < self.delay {
+            return Err(error);
+        }
+        tokio::time::sleep(self.delay).await;
+        self.left -= self.delay;
+        self.delay = (self.delay * 2).min(MAX_INSISTENCE_DELAY);
+        Ok(())
     }
 }
 
@@ -320,17 +480,19 @@ async fn store_payload(deps: &Deps, value: &Value, key: String) -> Result<Payloa
     Ok(Payload::Blob(BlobRef { key, bytes }))
 }
 
-async fn load(deps: &Deps, payload: &Payload) -> Result<Value, Error> {
+/// A value, wherever it is; `None` where its blob is gone.
+async fn load(deps: &Deps, payload: &Payload) -> Result<Option<Value>, Error> {
     let blob = match payload {
-        Payload::Inline(value) => return Ok(value.clone()),
+        Payload::Inline(value) => return Ok(Some(value.clone())),
         Payload::Blob(blob) => blob,
     };
     let mut bytes = deps.blobs.get(&blob.key).await?;
     if bytes.is_none() {
         bytes = deps.blobs.get(&kept_key(&blob.key)).await?;
     }
-    let bytes = bytes.ok_or_else(|| Error::Corrupt(format!("the blob {} is gone", blob.key)))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::Corrupt(format!("the blob {}: {error}", blob.key)))
+    let Some(bytes) = bytes else { return Ok(None) };
+    let value = serde_json::from_slice(&bytes);
+    value.map(Some).map_err(|error| Error::Corrupt(format!("the blob {}: {error}", blob.key)))
 }
 
 /// Where a live run's blob lies once the run is final.
@@ -341,21 +503,37 @@ fn kept_key(key: &str) -> String {
     }
 }
 
-enum FinalError {
-    Replace(ReplaceError),
-    Other(Error),
-}
-
-/// Writes a final row with its detail. The run's blobs move to where they expire with it; a worker that dies after
-/// that and before the row is written leaves a run that still finds them ([`load`]).
-async fn write_final(deps: &Deps, expected: &RunRow, row: &RunRow, mut detail: RunDetail) -> Result<(), FinalError> {
+/// A run's detail as its final row holds it: itself up to 8 KB, else a reference to a blob. The blobs it refers to move
+/// to where they expire with the row, and those of earlier attempts go. A worker that dies after that and before the row
+/// is written leaves a run that still finds them ([`load`]).
+pub(crate) async fn fold(
+    deps: &Deps,
+    row: &RunRow,
+    mut detail: RunDetail,
+    entries: &[Entry],
+) -> Result<Payload, Error> {
+    let mut referred = HashSet::new();
     for blob in blobs_of(&mut detail) {
+        referred.insert(blob.key.clone());
         let kept = kept_key(&blob.key);
-        deps.blobs.rename(&blob.key, &kept).await.map_err(|error| FinalError::Other(error.into()))?;
+        match deps.blobs.rename(&blob.key, &kept).await {
+            Ok(()) => {}
+            Err(_) if deps.blobs.get(&blob.key).await?.is_none() && deps.blobs.get(&kept).await?.is_none() => {
+                tracing::warn!(component = "worker", run_id = %row.id, blob = blob.key, "a blob of a finished run is gone");
+            }
+            Err(error) => return Err(error.into()),
+        }
         blob.key = kept;
     }
-    let detail = fold(deps, row, &detail).await.map_err(FinalError::Other)?;
-    deps.store.runs().replace(expected, row, Some(&detail)).await.map_err(FinalError::Replace)
+    for entry in entries {
+        if let Entry::Started { input: Payload::Blob(blob), .. } = entry
+            && !referred.contains(&blob.key)
+        {
+            deps.blobs.delete(&blob.key).await?;
+        }
+    }
+    let value = serde_json::to_value(&detail).map_err(|error| Error::Corrupt(error.to_string()))?;
+    store_payload(deps, &value, format!("{KEPT}/{}/{}/{}/detail", row.tenant, row.id, row.fence)).await
 }
 
 fn blobs_of(detail: &mut RunDetail) -> Vec<&mut BlobRef> {
@@ -368,12 +546,6 @@ fn blobs_of(detail: &mut RunDetail) -> Vec<&mut BlobRef> {
             Payload::Inline(_) => None,
         })
         .collect()
-}
-
-/// A run's detail as its row holds it: itself up to 8 KB, else a reference to a blob.
-pub(crate) async fn fold(deps: &Deps, row: &RunRow, detail: &RunDetail) -> Result<Payload, Error> {
-    let value = serde_json::to_value(detail).map_err(|error| Error::Corrupt(error.to_string()))?;
-    store_payload(deps, &value, format!("{KEPT}/{}/{}/detail", row.tenant, row.id)).await
 }
 
 fn log_end(deps: &Deps, row: &RunRow) {

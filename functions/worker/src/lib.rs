@@ -51,10 +51,12 @@ pub struct Settings {
     pub process: String,
     /// Whether no other process works on this data: then leases of other processes are over, for those are dead.
     pub exclusive: bool,
-    /// How long one invocation may work on a message.
+    /// How long one invocation may work on a message: at least 242 s, the longest step's timeout and its margin.
     pub worker_timeout: Duration,
     /// The longest delay between two attempts that is waited for in place; longer ones park the run.
     pub in_place: Duration,
+    /// How long a write that records what has happened is repeated before the message is given back.
+    pub insistence: Duration,
 }
 
 impl Settings {
@@ -65,6 +67,7 @@ impl Settings {
             exclusive,
             worker_timeout: Duration::from_secs(300),
             in_place: Duration::from_secs(2),
+            insistence: Duration::from_secs(60),
         }
     }
 }
@@ -104,8 +107,10 @@ enum Error {
     Lost,
 }
 
-/// After a failure of the worker itself, when the message is tried again.
+/// After a failure of the worker itself, when the message is tried again; doubled by each receipt.
 const RETRY_AFTER_FAULT: Duration = Duration::from_secs(5);
+/// The longest time until it is tried again: 25 receipts then span about five hours of outage.
+const MAX_RETRY_AFTER_FAULT: Duration = Duration::from_secs(900);
 /// The lease outlasts the invocation by this, for the clocks' difference.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
@@ -139,9 +144,14 @@ pub async fn handle(deps: &Deps, message: &ReceivedMessage, source: Source) -> V
                 error = &error as &dyn std::error::Error,
                 "a message could not be handled and will be tried again"
             );
-            Verdict::Keep { visible_in: RETRY_AFTER_FAULT }
+            Verdict::Keep { visible_in: retry_after_fault(message.receive_count) }
         }
     }
+}
+
+fn retry_after_fault(receive_count: u32) -> Duration {
+    let doublings = receive_count.saturating_sub(1).min(16);
+    RETRY_AFTER_FAULT.saturating_mul(1 << doublings).min(MAX_RETRY_AFTER_FAULT)
 }
 
 /// The time that one handling of a message has.
@@ -160,8 +170,10 @@ impl Invocation {
         }
     }
 
-    fn remaining(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
+    /// By the monotonic clock, and by the clock that leases go by: a machine that slept stops the one, not the other.
+    fn remaining(&self, clock: &Clock) -> Duration {
+        let of_lease = Duration::try_from(self.lease_until.duration_since(clock.now())).unwrap_or_default();
+        self.deadline.saturating_duration_since(Instant::now()).min(of_lease.saturating_sub(LEASE_MARGIN))
     }
 }
 

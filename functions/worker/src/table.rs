@@ -1,5 +1,7 @@
 //! What to do with a message, given the run's row: the table of ADR 1.
 
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
@@ -8,16 +10,18 @@ use jiff::Timestamp;
 use serde_json::json;
 use tidegate_model::{
     ErrorCode, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage, StepError,
-    TriggerInput, TriggerKind, WakeMessage,
+    Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
 };
 use tidegate_platform::blobs::KEPT;
 use tidegate_platform::queue::{OutgoingMessage, ReceivedMessage};
 use tidegate_platform::scheduler::{Timer, When};
 use tidegate_store::CreateError;
 
-use crate::execution::{self, Claimed};
+use crate::execution::{self, After, Claimed};
 use crate::{Deps, Error, Invocation, Source, Verdict};
 
+/// The owner of a claim that was given back with no call in doubt.
+const RETURNED: &str = "returned";
 /// Claims without progress after which a run is given up.
 const MAX_CLAIMS: u32 = 5;
 /// The longest delay that SQS takes
@@ -76,7 +80,10 @@ async fn start(
         };
     }
     match deps.store.runs().create(&row, None).await {
-        Ok(()) => execute(deps, Claimed { row, input: Some(start.trigger), journal: Vec::new() }, invocation).await,
+        Ok(()) => {
+            let claimed = Claimed { row, input: Some(start.trigger), journal: Vec::new(), after: After::Nothing };
+            execute(deps, claimed, invocation).await
+        }
         Err(CreateError::Exists(stored)) => existing(deps, stored.row, &Incoming::Start(start), invocation).await,
         Err(CreateError::Store(error)) => Err(error.into()),
     }
@@ -158,6 +165,11 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
         (None, Incoming::Start(start)) => Some(start.trigger.clone()),
         (None, Incoming::Wake(_)) => None,
     };
+    let after = match old.status {
+        RunStatus::Waiting => After::Parking,
+        _ if old.lease_owner == RETURNED => After::Return,
+        _ => After::Death,
+    };
     let row = RunRow {
         status: RunStatus::Running,
         fence: old.fence + 1,
@@ -175,14 +187,14 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
                 "the worker died {MAX_CLAIMS} times on this run without finishing a step; see the log of these times"
             ),
         );
-        let claimed = Claimed { row, input, journal };
+        let claimed = Claimed { row, input, journal, after };
         return match execution::give_up(deps, old, claimed, error).await {
             Ok(()) => Ok(Claim::GivenUp),
             Err(conflict) => changed(conflict),
         };
     }
     match deps.store.runs().replace(old, &row, None).await {
-        Ok(()) => Ok(Claim::Won(Box::new(Claimed { row, input, journal }))),
+        Ok(()) => Ok(Claim::Won(Box::new(Claimed { row, input, journal, after }))),
         Err(error) => changed(execution::lost_to(error)),
     }
 }
@@ -196,25 +208,27 @@ fn changed(conflict: execution::Conflict) -> Result<Claim, Error> {
 }
 
 /// Executes a claimed run. Whatever goes wrong, the claim is given back, so that the message's next receipt can go on
-/// at once instead of at the lease's end.
+/// without waiting for the lease's end. Only a panic counts as a claim without progress: what fails in good order, such
+/// as a store that is away, is no fault of the run.
 async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Result<Verdict, Error> {
     let row = claimed.row.clone();
-    let run = std::panic::AssertUnwindSafe(execution::execute(deps, claimed, invocation)).catch_unwind();
-    let error = match run.boxed().await {
+    let in_doubt = AtomicBool::new(false);
+    let run = AssertUnwindSafe(execution::execute(deps, claimed, invocation, &in_doubt)).catch_unwind();
+    let (error, claims) = match run.boxed().await {
         Ok(Ok(())) => return Ok(Verdict::Delete),
         Ok(Err(Error::Lost)) => return Err(Error::Lost),
-        Ok(Err(error)) => error,
-        Err(panic) => Error::Corrupt(format!("the worker panicked: {}", panic_text(&*panic))),
+        Ok(Err(error)) => (error, row.claims - 1),
+        Err(panic) => (Error::Corrupt(format!("the worker panicked: {}", panic_text(&*panic))), row.claims),
     };
-    let released = RunRow { lease_until: deps.clock.now(), ..row.clone() };
-    if let Err(release) = deps.store.runs().replace(&row, &released, None).await {
+    let owner = if in_doubt.load(Ordering::Relaxed) { row.lease_owner.clone() } else { RETURNED.to_owned() };
+    let returned = RunRow { lease_until: deps.clock.now(), lease_owner: owner, claims, ..row.clone() };
+    if let Err(failure) = deps.store.runs().replace(&row, &returned, None).await {
         tracing::warn!(
             component = "worker",
             run_id = %row.id,
-            error = &release as &dyn std::error::Error,
+            error = &failure as &dyn std::error::Error,
             "the claim could not be given back; the run goes on when its lease ends"
         );
-        return Err(error);
     }
     Err(error)
 }
@@ -242,15 +256,20 @@ pub(crate) async fn arm_wake(deps: &Deps, row: &RunRow) -> Result<(), Error> {
     Ok(())
 }
 
-/// The start of a schedule's firing; `None` where the workflow is gone, switched off or not scheduled any more.
+/// The start of a schedule's firing; `None` where the workflow is gone, switched off or not scheduled any more. A timer
+/// that a death left behind ends with its first firing.
 async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Option<StartMessage>, Error> {
     let workflow = deps.store.workflows().get(firing.tenant_id, firing.workflow_id).await?;
-    let Some(workflow) = workflow.filter(|workflow| workflow.active) else {
+    let scheduled = |workflow: &Workflow| matches!(workflow.trigger, Trigger::Schedule { .. });
+    if !workflow.as_ref().is_some_and(scheduled) {
+        deps.scheduler.delete(firing.tenant_id, &firing.workflow_id.to_string()).await?;
+    }
+    let Some(workflow) = workflow.filter(|workflow| workflow.active && scheduled(workflow)) else {
         tracing::info!(
             component = "worker",
             tenant_id = %firing.tenant_id,
             workflow_id = %firing.workflow_id,
-            "a firing of a workflow that is gone or inactive is dropped"
+            "a firing of a workflow that is gone, inactive or not scheduled is dropped"
         );
         return Ok(None);
     };
@@ -301,7 +320,7 @@ async fn give_up_unclaimed(
         ..row
     };
     let detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new() };
-    let detail = execution::fold(deps, &row, &detail).await?;
+    let detail = execution::fold(deps, &row, detail, &[]).await?;
     match deps.store.runs().create(&row, Some(&detail)).await {
         Ok(()) => Ok(Verdict::Delete),
         Err(CreateError::Exists(_)) => Err(Error::Lost),

@@ -8,9 +8,12 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_model::{Entry, ErrorCode, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord};
+use tidegate_model::{
+    Connection, Entry, ErrorCode, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord,
+};
 use tidegate_platform::Blobs;
 use tidegate_platform::queue::Queue;
+use tidegate_platform::scheduler::{SCHEDULED_TIME, Scheduler, Timer, When};
 use tidegate_store::{JournalItem, StoredRun};
 use tidegate_worker::{Settings, Source, Verdict, handle};
 use wiremock::ResponseTemplate;
@@ -392,6 +395,109 @@ async fn large_values_go_through_blobs_and_expire_with_the_run() {
         assert!(world.blobs.get(&blob.key).await.unwrap().is_some());
     }
     assert!(world.blobs.get(&key).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_fault_that_is_not_the_runs_is_neither_counted_nor_a_doubt() {
+    let world = World::new().await;
+    let now = world.clock.now();
+    let connection = Connection {
+        id: world.ids.connection(),
+        tenant: world.tenant,
+        name: "Slack".to_owned(),
+        connector: "http".to_owned(),
+        hosts: vec![world.target.address().to_string()],
+        sealed: String::new(),
+        created_at: now,
+    };
+    world.store.connections().create(&connection).await.unwrap();
+    let workflow = world.workflow(1, |definition| {
+        definition["steps"][0]["connection"] = json!(connection.id);
+        definition["steps"][0]["on_interrupted"] = json!("fail");
+    });
+    let start = world.start(workflow.await);
+    let worker = world.worker("here");
+    let mut incoming = message(&Message::Start(Box::new(start.clone())));
+    let mut waits = Vec::new();
+    for receive_count in 1..=10 {
+        incoming.receive_count = receive_count;
+        let Verdict::Keep { visible_in } = handle(&worker, &incoming, Source::Runs).await else {
+            panic!("the tenant's row is missing, so nothing can be done")
+        };
+        waits.push(visible_in.as_secs());
+        assert_eq!(world.status(start.run_id).await, Some(RunStatus::Running));
+    }
+    assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]);
+
+    world.make_tenant().await;
+    assert_eq!(handle(&worker, &incoming, Source::Runs).await, Verdict::Delete);
+    let stored = world.stored(start.run_id).await.unwrap();
+    let record = &steps(&world, &stored).await[0];
+    assert_eq!(record.attempts.len(), 1, "{record:?}");
+    assert_eq!(record.error.as_ref().map(|error| error.code), Some(ErrorCode::ConnectionUnusable), "it does not open");
+}
+
+#[tokio::test]
+async fn a_worker_that_wakes_up_after_its_lease_begins_nothing_more() {
+    let world = World::new().await;
+    let workflow = world.workflow(2, |definition| definition["execution_timeout"] = json!(100_000)).await;
+    let start = world.start(workflow);
+    let incoming = message(&Message::Start(Box::new(start.clone())));
+    world.answers(ResponseTemplate::new(200).set_delay(Duration::from_secs(1))).await;
+    let [late, next] = ["late", "next"].map(|process| world.worker_with(Settings::new(process, false)));
+    let late_message = incoming.clone();
+    let late = tokio::spawn(async move { handle(&late, &late_message, Source::Runs).await });
+    while world.calls().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    world.clock.advance(Duration::from_secs(400));
+    assert_eq!(handle(&next, &incoming, Source::Runs).await, Verdict::Delete);
+    assert!(matches!(late.await.unwrap(), Verdict::Keep { .. }));
+
+    let stored = world.stored(start.run_id).await.unwrap();
+    assert_eq!((stored.row.status, stored.row.fence), (RunStatus::Succeeded, 2));
+    let mut paths: Vec<_> = world.calls().await.into_iter().map(|(path, _)| path).collect();
+    paths.sort();
+    assert_eq!(paths, ["/a", "/a", "/b"], "the call that was in flight is repeated, and no other");
+}
+
+#[tokio::test]
+async fn a_run_whose_input_is_gone_ends() {
+    let world = World::new().await;
+    let workflow = world.workflow(1, |_| {}).await;
+    let mut start = world.start(workflow);
+    let key = format!("live/{}/{}/input", world.tenant, start.run_id);
+    start.trigger.body = Payload::Blob(tidegate_model::BlobRef { key, bytes: 10_000 });
+    let incoming = message(&Message::Start(Box::new(start.clone())));
+    assert_eq!(handle(&world.worker("here"), &incoming, Source::Runs).await, Verdict::Delete);
+    let stored = world.stored(start.run_id).await.unwrap();
+    assert_eq!(stored.row.error.map(|error| error.code), Some(ErrorCode::Internal));
+}
+
+#[tokio::test]
+async fn a_firing_of_a_workflow_that_is_not_scheduled_ends_its_timer() {
+    let world = World::new().await;
+    let workflow = world.workflow(1, |_| {}).await;
+    let firing = Message::Schedule(ScheduleMessage {
+        tenant_id: world.tenant,
+        workflow_id: workflow,
+        scheduled_time: SCHEDULED_TIME.to_owned(),
+    });
+    let timer = Timer {
+        tenant: world.tenant,
+        name: workflow.to_string(),
+        when: When::Every { interval: Duration::from_secs(60), from: world.clock.now() },
+        body: serde_json::to_string(&firing).unwrap(),
+    };
+    world.queue.scheduler().put(timer).await.unwrap();
+    let worker = world.worker("here");
+    for _ in 0..3 {
+        world.clock.advance(Duration::from_secs(60));
+        assert!(!world.work(&worker).await);
+    }
+    world.clock.advance(Duration::from_secs(60));
+    assert_eq!(world.queue.depth().await.unwrap().visible, 0);
+    assert!(world.calls().await.is_empty());
 }
 
 /// A worker dies after every number of writes, and then its successor after as many; the third one lives.

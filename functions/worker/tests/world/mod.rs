@@ -12,10 +12,11 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_model::{
-    Definition, Message, Payload, RunId, RunRow, RunStatus, StartMessage, TenantId, TriggerInput, TriggerKind,
-    WakeMessage, Workflow, WorkflowId,
+    Definition, Message, Payload, Role, RunId, RunRow, RunStatus, StartMessage, Tenant, TenantId, TriggerInput,
+    TriggerKind, User, WakeMessage, Workflow, WorkflowId,
 };
 use tidegate_platform::blobs::folder::FolderBlobs;
+use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings, OutgoingMessage, Queue, Receipt, ReceivedMessage};
 use tidegate_platform::scheduler::{Scheduler, Timer};
@@ -102,7 +103,8 @@ impl World {
 
     /// A worker in a process of its own, the only one alive.
     pub(crate) fn worker(&self, process: &str) -> Deps {
-        let settings = Settings { in_place: Duration::ZERO, ..Settings::new(process, true) };
+        let settings =
+            Settings { in_place: Duration::ZERO, insistence: Duration::ZERO, ..Settings::new(process, true) };
         self.worker_with(settings)
     }
 
@@ -163,6 +165,28 @@ impl World {
         };
         self.store.workflows().create(&workflow, &definition).await.unwrap();
         workflow.id
+    }
+
+    /// Stores the tenant; without it no connection can be opened.
+    pub(crate) async fn make_tenant(&self) {
+        let context = KeyContext { tenant: self.tenant.to_string(), purpose: "connections".to_owned() };
+        let created_at = self.clock.now();
+        let tenant = Tenant {
+            id: self.tenant,
+            name: "test".to_owned(),
+            data_key: self.envelope.new_data_key(&context).await.unwrap(),
+            created_at,
+        };
+        let user = User {
+            id: self.ids.user(),
+            email: "owner@example.com".to_owned(),
+            name: "Owner".to_owned(),
+            password_hash: "none".to_owned(),
+            tenant: self.tenant,
+            role: Role::Owner,
+            created_at,
+        };
+        self.store.accounts().create(&user, &tenant).await.unwrap();
     }
 
     pub(crate) fn start(&self, workflow: WorkflowId) -> StartMessage {
