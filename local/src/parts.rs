@@ -1,5 +1,7 @@
 //! Puts the product together: opens the embedded parts and gives each function the ones it may use.
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +42,12 @@ impl Parts {
     /// Opens the parts in the data folder, which is made if it is missing and belongs to this process until it ends.
     pub(crate) async fn open(settings: &Serve) -> anyhow::Result<Self> {
         let folder = &settings.data_dir;
+        // What lies in it is for its owner alone: messages hold what webhooks brought.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .with_context(|| format!("can't make the data folder {}", folder.display()))?;
         let embedded = embedded::open(Location::Folder(folder), Faults::default()).await?;
         Self::over(embedded, folder, Some(&folder.join("queue.db")), settings.registration(), None)
     }
@@ -61,7 +69,8 @@ impl Parts {
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
         let keys = KeyFile::open_or_create(&folder.join("master.key"))?;
-        let settings = EmbeddedSettings { visibility_timeout: VISIBILITY_TIMEOUT, max_receive_count: MAX_RECEIVE_COUNT };
+        let settings =
+            EmbeddedSettings { visibility_timeout: VISIBILITY_TIMEOUT, max_receive_count: MAX_RECEIVE_COUNT };
         let queue = match queue {
             Some(path) => EmbeddedQueue::open(path, settings, clock.clone())?,
             None => EmbeddedQueue::in_memory(settings, clock.clone())?,

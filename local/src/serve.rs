@@ -38,8 +38,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let concurrency = usize::from(settings.workers);
-    let working =
-        tokio::spawn(workers::work(worker, parts.queue.clone(), concurrency, stop.clone(), tasks.clone()));
+    let working = tokio::spawn(workers::work(worker, parts.queue.clone(), concurrency, stop.clone(), tasks.clone()));
     let sweeping = tokio::spawn(parts.embedded.sweeping());
     let sweeping_blobs = tokio::spawn(sweep_blobs(parts.blobs.clone(), parts.clock.clone()));
 
@@ -57,7 +56,11 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     sweeping_blobs.abort();
     tasks.close();
     if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
-        tracing::warn!(component = "local", runs = tasks.len(), "stopped with runs in flight; the next start resumes them");
+        tracing::warn!(
+            component = "local",
+            runs = tasks.len(),
+            "stopped with runs in flight; the next start resumes them"
+        );
     }
     Ok(())
 }
@@ -70,7 +73,10 @@ fn announce(url: &str, data: &Path) {
     eprintln!("Try:  curl {url}/q/health");
 }
 
-async fn sweep_blobs(blobs: std::sync::Arc<tidegate_platform::blobs::folder::FolderBlobs>, clock: tidegate_platform::Clock) {
+async fn sweep_blobs(
+    blobs: std::sync::Arc<tidegate_platform::blobs::folder::FolderBlobs>,
+    clock: tidegate_platform::Clock,
+) {
     loop {
         let before = clock.now().checked_sub(tidegate_store::RETENTION).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
         match blobs.sweep_kept(before).await {
@@ -95,7 +101,11 @@ async fn wait_for_signal() {
             }
         }
         (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(component = "local", error = &error as &dyn std::error::Error, "signals can't be listened to");
+            tracing::error!(
+                component = "local",
+                error = &error as &dyn std::error::Error,
+                "signals can't be listened to"
+            );
             std::future::pending::<()>().await;
         }
     }

@@ -189,6 +189,9 @@ impl<'a> Execution<'a> {
         loop {
             match self.decide() {
                 Decision::Record(entry) => self.push(entry),
+                Decision::Call(call) if call.timeout + WRITE_MARGIN > self.deps.settings.worker_timeout => {
+                    self.push(self.never_fits(*call));
+                }
                 Decision::Call(call) if self.invocation.remaining() < call.timeout + WRITE_MARGIN => {
                     return self.park(self.deps.clock.now()).await;
                 }
@@ -203,6 +206,17 @@ impl<'a> Execution<'a> {
                 Decision::Finish(outcome) => return self.finish(outcome).await,
             }
         }
+    }
+
+    /// A call that no invocation has time for: parking for the next one would never end.
+    fn never_fits(&self, call: Call) -> Entry {
+        let message = format!(
+            "the step's timeout of {} ms doesn't fit into the worker's {} ms; lower `timeout_ms`",
+            call.timeout.as_millis(),
+            self.deps.settings.worker_timeout.as_millis()
+        );
+        let error = StepError::terminal(ErrorCode::StepTimeout, message);
+        Entry::Failed { step: call.step, attempt: call.attempt, at: self.deps.clock.now(), error }
     }
 
     async fn call(&mut self, call: &Call) -> Result<(), Error> {

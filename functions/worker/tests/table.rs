@@ -8,11 +8,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_model::{
-    Entry, ErrorCode, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord,
-};
-use tidegate_platform::queue::Queue;
+use tidegate_model::{Entry, ErrorCode, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord};
 use tidegate_platform::Blobs;
+use tidegate_platform::queue::Queue;
 use tidegate_store::{JournalItem, StoredRun};
 use tidegate_worker::{Settings, Source, Verdict, handle};
 use wiremock::ResponseTemplate;
@@ -54,7 +52,10 @@ async fn no_row_and_start_is_claimed_and_executed_in_two_writes_and_no_read() {
     assert_eq!((stored.row.status, stored.row.fence), (RunStatus::Succeeded, 1));
     let steps = steps(&world, &stored).await;
     assert_eq!(steps[0].attempts.len(), 1);
-    assert_eq!(steps[0].input.as_ref().map(|input| matches!(input, Payload::Inline(v) if v["json"] == json!({"n": 1}))), Some(true));
+    assert_eq!(
+        steps[0].input.as_ref().map(|input| matches!(input, Payload::Inline(v) if v["json"] == json!({"n": 1}))),
+        Some(true)
+    );
     let request = world.target.received_requests().await.unwrap().pop().unwrap();
     let traceparent = request.headers["traceparent"].to_str().unwrap();
     assert_eq!(traceparent[..36], TRACEPARENT[..36], "the run's trace goes on");
@@ -89,7 +90,11 @@ async fn running_with_a_lease_that_is_over_is_resumed_without_repeating_a_journa
         let output = Payload::Inline(json!({"status": 200}));
         let item = JournalItem {
             input: Some(start.trigger.clone()),
-            entries: vec![started("a"), Entry::Succeeded { step: "a".to_owned(), attempt: 1, at, output }, started("b")],
+            entries: vec![
+                started("a"),
+                Entry::Succeeded { step: "a".to_owned(), attempt: 1, at, output },
+                started("b"),
+            ],
         };
         world.store.runs().append_journal(world.tenant, row.id, 0, &item, at).await.unwrap();
 
@@ -171,7 +176,8 @@ async fn a_sole_process_voids_the_leases_of_others_but_not_its_own() {
 async fn waiting(world: &World) -> (Message, RunRow) {
     let workflow = world.workflow(2, |definition| {
         definition["execution_timeout"] = json!(100_000);
-        definition["steps"][0]["retry"] = json!({"max_attempts": 9, "initial_delay_ms": 600_000, "max_delay_ms": 600_000});
+        definition["steps"][0]["retry"] =
+            json!({"max_attempts": 9, "initial_delay_ms": 600_000, "max_delay_ms": 600_000});
     });
     let start = world.start(workflow.await);
     world.answers(ResponseTemplate::new(503)).await;
@@ -325,14 +331,30 @@ async fn a_run_without_time_for_its_next_call_goes_on_by_a_message_to_itself() {
     let workflow = world.workflow(2, |_| {}).await;
     let start = world.start(workflow);
     world.send(&Message::Start(Box::new(start.clone()))).await;
-    let hurried = Settings { worker_timeout: Duration::from_secs(31), ..Settings::new("here", true) };
+    // A step may take 30 s and 2 s are kept for writing: after the first call there is no time for the second.
+    world.answers(ResponseTemplate::new(200).set_delay(Duration::from_millis(1_200))).await;
+    let hurried = world.worker_with(Settings { worker_timeout: Duration::from_secs(33), ..Settings::new("here", true) });
     let received = world.queue.receive(1, Duration::ZERO).await.unwrap();
-    assert_eq!(handle(&world.worker_with(hurried), &received[0], Source::Runs).await, Verdict::Delete);
+    assert_eq!(handle(&hurried, &received[0], Source::Runs).await, Verdict::Delete);
     world.queue.delete(&received[0].receipt).await.unwrap();
     assert_eq!(world.status(start.run_id).await, Some(RunStatus::Waiting));
-    assert!(world.calls().await.is_empty());
     world.work_to_the_end(&world.worker("here")).await;
     assert_eq!(world.status(start.run_id).await, Some(RunStatus::Succeeded));
+    let paths: Vec<_> = world.calls().await.into_iter().map(|(path, _)| path).collect();
+    assert_eq!(paths, ["/a", "/b"]);
+}
+
+#[tokio::test]
+async fn a_call_that_no_invocation_has_time_for_fails_its_step() {
+    let world = World::new().await;
+    let workflow = world.workflow(1, |_| {}).await;
+    let start = world.start(workflow);
+    let hurried = world.worker_with(Settings { worker_timeout: Duration::from_secs(31), ..Settings::new("here", true) });
+    let incoming = message(&Message::Start(Box::new(start.clone())));
+    assert_eq!(handle(&hurried, &incoming, Source::Runs).await, Verdict::Delete);
+    let stored = world.stored(start.run_id).await.unwrap();
+    assert_eq!(stored.row.error.map(|error| error.code), Some(ErrorCode::StepTimeout));
+    assert!(world.calls().await.is_empty());
 }
 
 #[tokio::test]
@@ -410,7 +432,11 @@ async fn whichever_write_is_the_last_the_run_ends_once_and_repeats_only_what_was
         for record in records {
             let made = calls[&format!("/{}", record.id)];
             let interrupted = record.attempts.iter().filter(|attempt| attempt.interrupted).count();
-            assert!(made as usize <= 1 + interrupted, "dying after {writes} writes: {} was called {made} times", record.id);
+            assert!(
+                made as usize <= 1 + interrupted,
+                "dying after {writes} writes: {} was called {made} times",
+                record.id
+            );
         }
     }
     let last = |process| deaths.iter().filter(|(of, _)| *of == process).map(|(_, writes)| *writes).max();

@@ -24,8 +24,11 @@ pub enum EgressError {
         denied: Denied,
     },
     /// The connection was not made for this host, so its secret was not opened.
-    #[error("the connection's secret may not be sent to {target}, only to {}: use another connection, or add the host \
-             to a new one", .hosts.join(", "))]
+    #[error(
+        "the connection's secret may not be sent to {target}, only to {} (by https unless a port is named): change the \
+         URL, or make a connection for its host",
+        .hosts.join(", ")
+    )]
     HostNotAllowed {
         /// Scheme, host and port of the request.
         target: String,

@@ -7,13 +7,13 @@ use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router};
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
 use tidegate_platform::Ids;
 use utoipa::openapi::path::{HttpMethod, Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    Components, ComponentsBuilder, ContentBuilder, Deprecated, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref,
+    Components, ComponentsBuilder, ContentBuilder, Deprecated, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Ref, RefOr,
     ResponseBuilder,
 };
 
@@ -81,7 +81,7 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
     {
         let Endpoint { handler, path, method, mut operation, components, max_body_bytes } = endpoint;
         access::describe(T::Access::PERMISSION, &mut operation);
-        describe_problems(T::Access::PERMISSION.is_some(), &mut operation);
+        describe_responses(T::Access::PERMISSION.is_some(), &mut operation);
         let mut route: MethodRouter<S, Infallible> = on(filter(&method), handler);
         if let Some(bytes) = max_body_bytes {
             route = route.layer(DefaultBodyLimit::max(bytes));
@@ -245,9 +245,18 @@ fn empty_document() -> OpenApi {
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
-/// Every operation may answer problems, and one that needs a token says which.
-fn describe_problems(needs_token: bool, operation: &mut Operation) {
+/// Every operation may answer problems, and one that needs a token says which. A response without a description, which
+/// OpenAPI demands, gets its status's.
+fn describe_responses(needs_token: bool, operation: &mut Operation) {
     let responses = &mut operation.responses.responses;
+    for (status, response) in responses.iter_mut() {
+        let reason = status.parse::<StatusCode>().ok().and_then(|status| status.canonical_reason());
+        if let (RefOr::T(response), Some(reason)) = (response, reason)
+            && response.description.is_empty()
+        {
+            reason.clone_into(&mut response.description);
+        }
+    }
     let statuses: &[&str] = if needs_token { &["401", "403", "default"] } else { &["default"] };
     for status in statuses {
         responses.entry((*status).to_owned()).or_insert_with(|| Ref::from_response_name("Problem").into());

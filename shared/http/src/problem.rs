@@ -131,6 +131,7 @@ pub(crate) struct Document<'a> {
     code: ProblemCode,
     /// The answer's `x-request-id`; name it when you ask for help.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, examples("req_5f1c8e0d9b7a6c3f2e14"))]
     request_id: Option<&'a str>,
     /// The fields that are wrong.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +20,7 @@ use tidegate_http::{
 };
 use tidegate_model::WorkflowId;
 use tidegate_platform::{Clock, Ids, PortError};
+use tidegate_telemetry::subscriber;
 use tower::ServiceExt as _;
 
 const ID: &str = "wf_0198c5a0a1b27c3d8e4f5a6b7c8d9e0f";
@@ -350,6 +352,7 @@ async fn the_document_describes_what_is_served() {
       },
       "responses": {
         "201": {
+          "description": "Created",
           "content": {
             "application/json": {
               "schema": {
@@ -367,4 +370,71 @@ async fn the_document_describes_what_is_served() {
     "##);
     let codes = &document["components"]["schemas"]["ProblemCode"]["enum"];
     assert_eq!(codes.as_array().unwrap().len(), ProblemCode::ALL.len());
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// What is logged while a request is answered.
+async fn lines_of(method: &str, path: &str, headers: &[(&str, &str)]) -> (Answer, Vec<Value>) {
+    let log = Log::default();
+    let subscriber = subscriber("tidegate", "info".parse().unwrap(), Clock::system(), log.clone());
+    let answer = {
+        let _logging = tracing::subscriber::set_default(subscriber);
+        send(method, path, headers, "").await
+    };
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.lines().all(|line| line.len() <= 400), "{text}");
+    (answer, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+#[tokio::test]
+async fn a_request_is_one_line_of_the_log() {
+    let caller = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let (_, lines) =
+        lines_of("PUT", &format!("/things/{ID}?secret=1"), &[("if-match", "\"7\""), ("traceparent", caller)]).await;
+    assert_json_snapshot!(lines, {"[0].timestamp" => "[now]", "[0].data.duration_ms" => "[number]"}, @r##"
+    [
+      {
+        "timestamp": "[now]",
+        "level": "info",
+        "message": "answered",
+        "service": "tidegate",
+        "component": "http::context",
+        "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+        "data": {
+          "request_id": "req_00000000000000000001",
+          "method": "PUT",
+          "route": "/things/{id}",
+          "status": 200,
+          "duration_ms": "[number]"
+        }
+      }
+    ]
+    "##);
+    let (_, lines) = lines_of("POST", "/nowhere/with/a/token", &[]).await;
+    assert_eq!((&lines[0]["data"]["route"], &lines[0]["data"]["code"]), (&json!("none"), &json!("not_found")));
+    let (_, lines) = lines_of("GET", "/q/health/live", &[]).await;
+    assert_eq!(lines, Vec::<Value>::new(), "probes would drown the rest");
+}
+
+#[tokio::test]
+async fn a_failure_inside_is_logged_once_with_its_chain() {
+    let (answer, lines) = lines_of("POST", "/fail/port", &[]).await;
+    let logged: Vec<_> = lines.iter().map(|line| (line["level"].as_str().unwrap(), &line["data"]["error"])).collect();
+    assert_eq!(logged, [("error", &json!("send to queue runs failed: secret host name")), ("info", &Value::Null)]);
+    for line in &lines {
+        assert_eq!(line["data"]["request_id"], answer.body["request_id"]);
+    }
 }

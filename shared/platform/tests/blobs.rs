@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -121,6 +122,7 @@ async fn in_a_folder() {
     let (folder, blobs, _) = folder();
     contract(&blobs).await;
     assert_eq!(tree(&folder.path().join("blobs")), ["=new", "kept", "live"], "nothing is left behind");
+    assert_eq!(fs::metadata(folder.path().join("blobs")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
 #[tokio::test]

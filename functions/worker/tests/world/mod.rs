@@ -15,11 +15,9 @@ use tidegate_model::{
     Definition, Message, Payload, RunId, RunRow, RunStatus, StartMessage, TenantId, TriggerInput, TriggerKind,
     WakeMessage, Workflow, WorkflowId,
 };
-use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::blobs::folder::FolderBlobs;
-use tidegate_platform::queue::{
-    EmbeddedQueue, EmbeddedSettings, OutgoingMessage, Queue, Receipt, ReceivedMessage,
-};
+use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings, OutgoingMessage, Queue, Receipt, ReceivedMessage};
 use tidegate_platform::scheduler::{Scheduler, Timer};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, PortError};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
@@ -104,8 +102,7 @@ impl World {
 
     /// A worker in a process of its own, the only one alive.
     pub(crate) fn worker(&self, process: &str) -> Deps {
-        let settings =
-            Settings { in_place: Duration::ZERO, ..Settings::new(process, true) };
+        let settings = Settings { in_place: Duration::ZERO, ..Settings::new(process, true) };
         self.worker_with(settings)
     }
 

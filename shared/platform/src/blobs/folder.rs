@@ -3,8 +3,9 @@
 //! The blob `a/b` is the file `a/b=`: since no key holds `=`, the blob `a/b` and the folder of the blob `a/b/c` don't
 //! meet. Bytes are written and fsynced under a name of their own in `=new`, then renamed: a reader sees all or nothing.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -28,14 +29,14 @@ pub struct FolderBlobs {
 }
 
 impl FolderBlobs {
-    /// Opens the folder, making it where needed, and drops what an interrupted `put` left. The folder must belong to
+    /// Opens the folder, making it (for its owner alone) where needed, and drops what an interrupted `put` left. The folder must belong to
     /// this process alone. Blocks on the disk.
     ///
     /// # Errors
     /// The folder can't be made or read.
     pub fn open(root: &Path, clock: Clock) -> Result<Self, PortError> {
         let open = || -> io::Result<PathBuf> {
-            fs::create_dir_all(root)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(root)?;
             let root = root.canonicalize()?;
             match fs::remove_dir_all(root.join(NEW)) {
                 Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -28,7 +28,8 @@ pub enum Addressing {
 }
 
 impl S3Blobs {
-    /// Blobs in a bucket that exists.
+    /// Blobs in a bucket that exists. The caller's role needs `s3:ListBucket` on it: without, S3 answers 403 where a blob
+    /// is missing, which is an error here.
     pub fn new(config: &SdkConfig, addressing: Addressing, bucket: impl Into<String>) -> Self {
         let config = Builder::from(config).force_path_style(addressing == Addressing::Path).build();
         Self { client: Client::from_conf(config), bucket: bucket.into() }
