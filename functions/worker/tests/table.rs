@@ -333,7 +333,8 @@ async fn a_run_without_time_for_its_next_call_goes_on_by_a_message_to_itself() {
     world.send(&Message::Start(Box::new(start.clone()))).await;
     // A step may take 30 s and 2 s are kept for writing: after the first call there is no time for the second.
     world.answers(ResponseTemplate::new(200).set_delay(Duration::from_millis(1_200))).await;
-    let hurried = world.worker_with(Settings { worker_timeout: Duration::from_secs(33), ..Settings::new("here", true) });
+    let hurried =
+        world.worker_with(Settings { worker_timeout: Duration::from_secs(33), ..Settings::new("here", true) });
     let received = world.queue.receive(1, Duration::ZERO).await.unwrap();
     assert_eq!(handle(&hurried, &received[0], Source::Runs).await, Verdict::Delete);
     world.queue.delete(&received[0].receipt).await.unwrap();
@@ -349,7 +350,8 @@ async fn a_call_that_no_invocation_has_time_for_fails_its_step() {
     let world = World::new().await;
     let workflow = world.workflow(1, |_| {}).await;
     let start = world.start(workflow);
-    let hurried = world.worker_with(Settings { worker_timeout: Duration::from_secs(31), ..Settings::new("here", true) });
+    let hurried =
+        world.worker_with(Settings { worker_timeout: Duration::from_secs(31), ..Settings::new("here", true) });
     let incoming = message(&Message::Start(Box::new(start.clone())));
     assert_eq!(handle(&hurried, &incoming, Source::Runs).await, Verdict::Delete);
     let stored = world.stored(start.run_id).await.unwrap();

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tidegate_model::{
     ConnectionId, Definition, Entry, ErrorCode, OnFailure, OnInterrupted, Pointer, RunId, RunStatus, Step, StepError,
     TenantId, TriggerKind, WorkflowId,
 };
 
-use crate::Scope;
 use crate::records::interrupted;
 use crate::retry;
+use crate::{Data, Scope};
 
 /// A run as the engine sees it.
 #[derive(Debug, Clone, Copy)]
@@ -22,12 +22,12 @@ pub struct Run<'a> {
     /// Which run it is.
     pub facts: &'a Facts,
     /// The trigger's body.
-    pub body: &'a Value,
+    pub body: &'a Data,
     /// What has happened, in order.
     pub entries: &'a [Entry],
     /// The outputs of the steps that succeeded, by step id. They stand apart from the journal because a large one is
     /// only referred to there.
-    pub outputs: &'a BTreeMap<String, Value>,
+    pub outputs: &'a BTreeMap<String, Data>,
 }
 
 /// What never changes about a run.
@@ -137,7 +137,7 @@ pub fn decide(run: &Run<'_>, now: Timestamp) -> Decision {
             return Decision::Wait(due.min(deadline));
         }
         let scope = scope.get_or_insert_with(|| scope_of(run));
-        return match scope.fill_fields(&step.with, &Pointer::from("/with")) {
+        return match scope.fill(&step.with, &Pointer::from("/with")) {
             Ok(input) => Decision::Call(Box::new(Call {
                 step: step.id.clone(),
                 attempt,
@@ -211,31 +211,35 @@ fn timed_out(run: &Run<'_>, step: &Step) -> Outcome {
 
 /// The names that expressions see: the body's fields, then the reserved names, which win.
 fn scope_of(run: &Run<'_>) -> Scope {
-    let mut names = match run.body {
-        Value::Object(fields) => fields.clone(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => Map::new(),
-    };
     let facts = run.facts;
-    let steps: Map<String, Value> = run
-        .definition
-        .steps
-        .iter()
-        .filter_map(|step| match step_state(step, run.entries) {
+    let steps = run.definition.steps.iter().filter_map(|step| {
+        let members = match step_state(step, run.entries) {
             StepState::Succeeded => {
-                let output = run.outputs.get(&step.id).cloned().unwrap_or(Value::Null);
-                Some((step.id.clone(), json!({"status": "succeeded", "output": output})))
+                let output = run.outputs.get(&step.id).cloned().unwrap_or_else(|| Data::from(&Value::Null));
+                [("status".to_owned(), Data::from(&json!("succeeded"))), ("output".to_owned(), output)]
             }
-            StepState::Failed(error) => Some((step.id.clone(), json!({"status": "failed", "error": error}))),
-            StepState::Fresh | StepState::InFlight { .. } | StepState::Retry { .. } => None,
-        })
-        .collect();
-    let mut reserve = |name: &str, value: Value| names.insert(name.to_owned(), value);
-    reserve("trigger", json!({"type": facts.trigger, "content_type": facts.content_type, "body": run.body}));
-    reserve("params", json!({}));
-    reserve("steps", Value::Object(steps));
-    reserve("run", json!({"id": facts.run_id, "started_at": facts.started_at}));
-    reserve("workflow", json!({"id": facts.workflow_id, "name": run.definition.name, "version": facts.version}));
-    reserve("tenant", json!({"id": facts.tenant_id}));
-    reserve("now", json!(facts.started_at));
-    Scope::new(&names)
+            StepState::Failed(error) => {
+                [("status".to_owned(), Data::from(&json!("failed"))), ("error".to_owned(), Data::from(&json!(error)))]
+            }
+            StepState::Fresh | StepState::InFlight { .. } | StepState::Retry { .. } => return None,
+        };
+        Some((step.id.clone(), Data::object(members)))
+    });
+    let trigger = [
+        ("type".to_owned(), Data::from(&json!(facts.trigger))),
+        ("content_type".to_owned(), Data::from(&json!(facts.content_type))),
+        ("body".to_owned(), run.body.clone()),
+    ];
+    let workflow = json!({"id": facts.workflow_id, "name": run.definition.name, "version": facts.version});
+    let reserved = [
+        ("trigger", Data::object(trigger)),
+        ("params", Data::object([])),
+        ("steps", Data::object(steps)),
+        ("run", Data::from(&json!({"id": facts.run_id, "started_at": facts.started_at}))),
+        ("workflow", Data::from(&workflow)),
+        ("tenant", Data::from(&json!({"id": facts.tenant_id}))),
+        ("now", Data::from(&json!(facts.started_at))),
+    ];
+    let reserved = reserved.map(|(name, data)| (name.to_owned(), data));
+    Scope::new(run.body.members().into_iter().chain(reserved))
 }

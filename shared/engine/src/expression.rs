@@ -12,16 +12,20 @@ use tidegate_model::{FieldError, Pointer};
 const MAX_EXPRESSION_BYTES: usize = 4 * 1024;
 /// Instructions that one expression may take.
 const FUEL: u64 = 20_000;
-/// The largest value that an expression yields, in bytes of JSON: a whole webhook body (4 MB) fits.
-const MAX_RESULT_BYTES: usize = 5 * 1024 * 1024;
+/// The most that the expressions of one input yield together, in bytes of JSON: a whole webhook body (4 MB) fits.
+const MAX_RESULT_BYTES: usize = 6 * 1024 * 1024;
+/// How many expressions one input may hold.
+const MAX_EXPRESSIONS: usize = 1_000;
+/// How many `*` the expressions of one input may hold together.
+const MAX_INPUT_MULTIPLICATIONS: usize = 20;
 /// The largest value that a filter builds.
 const MAX_FILTER_BYTES: usize = 1024 * 1024;
 /// How deep a yielded value may be nested.
 const MAX_RESULT_DEPTH: usize = 128;
-/// How many `*` an expression may hold: each can repeat a text or a list.
-const MAX_MULTIPLICATIONS: usize = 4;
 /// How many `~` and `+` an expression may hold: each copies both its sides.
 const MAX_CONCATENATIONS: usize = 32;
+/// How many `*` an expression may hold: each can repeat a text to 100 MB.
+const MAX_MULTIPLICATIONS: usize = 2;
 
 /// An expression that can't be evaluated: where it stands and what is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +37,56 @@ pub struct ExpressionError {
     pub message: String,
 }
 
+/// A JSON value made ready for expressions, once; cloning it is cheap.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Data(Dynamic);
+
+impl From<&Value> for Data {
+    fn from(value: &Value) -> Self {
+        Self(Dynamic::from(Serde(value)))
+    }
+}
+
+impl Data {
+    /// An object of these members.
+    pub(crate) fn object(members: impl IntoIterator<Item = (String, Data)>) -> Self {
+        Self(Dynamic::from_pairs(members.into_iter().map(|(name, data)| (name, data.0))))
+    }
+
+    /// The members of an object; none of anything else.
+    pub(crate) fn members(&self) -> Vec<(String, Data)> {
+        if self.0.kind() != ValueKind::Map {
+            return Vec::new();
+        }
+        let names = self.0.try_iter().into_iter().flatten();
+        names.filter_map(|name| Some((name.as_str()?.to_owned(), Data(self.0.get_item(&name).ok()?)))).collect()
+    }
+}
+
+/// What is left for the expressions of one input.
+struct Budget {
+    bytes: usize,
+    expressions: usize,
+    multiplications: usize,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { bytes: MAX_RESULT_BYTES, expressions: MAX_EXPRESSIONS, multiplications: MAX_INPUT_MULTIPLICATIONS }
+    }
+
+    fn take_expression(&mut self, multiplications: usize) -> Result<(), String> {
+        let left = self.expressions.checked_sub(1).zip(self.multiplications.checked_sub(multiplications));
+        (self.expressions, self.multiplications) = left.ok_or_else(|| {
+            format!(
+                "a step may hold at most {MAX_EXPRESSIONS} expressions, and {MAX_INPUT_MULTIPLICATIONS} `*` in them; \
+                 split it into several steps"
+            )
+        })?;
+        Ok(())
+    }
+}
+
 /// The values that expressions see.
 #[derive(Debug)]
 pub struct Scope {
@@ -41,69 +95,72 @@ pub struct Scope {
 
 impl Scope {
     /// A scope of these names.
-    pub fn new(names: &Map<String, Value>) -> Self {
-        Self { values: Dynamic::from(Serde(names)) }
+    pub(crate) fn new(names: impl IntoIterator<Item = (String, Data)>) -> Self {
+        Self { values: Data::object(names).0 }
     }
 
-    /// Fills in every expression of an input.
+    /// Fills in every expression of an input's fields.
     ///
     /// # Errors
     /// The first expression that is malformed, names a missing value or takes too much.
-    pub fn fill(&self, input: &Value, at: &Pointer) -> Result<Value, ExpressionError> {
+    pub fn fill(&self, fields: &Map<String, Value>, at: &Pointer) -> Result<Map<String, Value>, ExpressionError> {
+        self.fill_fields(fields, at, &mut Budget::new())
+    }
+
+    fn fill_fields(
+        &self,
+        fields: &Map<String, Value>,
+        at: &Pointer,
+        budget: &mut Budget,
+    ) -> Result<Map<String, Value>, ExpressionError> {
+        let filled = fields.iter().map(|(name, value)| {
+            let filled = self.fill_value(value, &at.push(name), budget)?;
+            Ok((name.clone(), filled))
+        });
+        filled.collect()
+    }
+
+    fn fill_value(&self, input: &Value, at: &Pointer, budget: &mut Budget) -> Result<Value, ExpressionError> {
         match input {
             Value::String(text) => {
-                self.fill_text(text).map_err(|message| ExpressionError { pointer: at.clone(), message })
+                self.fill_text(text, budget).map_err(|message| ExpressionError { pointer: at.clone(), message })
             }
             Value::Array(items) => {
-                let filled = items.iter().enumerate().map(|(index, item)| self.fill(item, &at.push(index)));
+                let filled =
+                    items.iter().enumerate().map(|(index, item)| self.fill_value(item, &at.push(index), budget));
                 filled.collect::<Result<_, _>>().map(Value::Array)
             }
-            Value::Object(fields) => self.fill_fields(fields, at).map(Value::Object),
+            Value::Object(fields) => self.fill_fields(fields, at, budget).map(Value::Object),
             Value::Null | Value::Bool(_) | Value::Number(_) => Ok(input.clone()),
         }
     }
 
-    /// Fills in every expression of an object's fields.
-    ///
-    /// # Errors
-    /// As [`Scope::fill`].
-    pub fn fill_fields(
-        &self,
-        fields: &Map<String, Value>,
-        at: &Pointer,
-    ) -> Result<Map<String, Value>, ExpressionError> {
-        fields.iter().map(|(name, value)| Ok((name.clone(), self.fill(value, &at.push(name))?))).collect()
-    }
-
-    fn fill_text(&self, text: &str) -> Result<Value, String> {
+    fn fill_text(&self, text: &str, budget: &mut Budget) -> Result<Value, String> {
         let parts = split(text)?;
         if let [Part::Expression(source)] = parts[..] {
-            return self.evaluate(source);
+            return self.evaluate(source, budget);
         }
         let mut filled = String::new();
         for part in parts {
             match part {
                 Part::Text(text) => filled.push_str(text),
-                Part::Expression(source) => match self.evaluate(source)? {
+                Part::Expression(source) => match self.evaluate(source, budget)? {
                     Value::String(text) => filled.push_str(&text),
                     other => filled.push_str(&other.to_string()),
                 },
-            }
-            if filled.len() > MAX_RESULT_BYTES {
-                return Err("the text is over 5 MiB once filled in".to_owned());
             }
         }
         Ok(Value::String(filled))
     }
 
-    fn evaluate(&self, source: &str) -> Result<Value, String> {
+    fn evaluate(&self, source: &str, budget: &mut Budget) -> Result<Value, String> {
+        budget.take_expression(operators(source).multiplications)?;
         let expression = compile(source)?;
         let value = expression.eval(self.values.clone()).map_err(|error| describe(source, &error))?;
         if value.is_undefined() {
             return Err(format!("`{}` is not there; {DEFAULT_HINT}", source.trim()));
         }
-        let mut room = MAX_RESULT_BYTES;
-        to_json(&value, MAX_RESULT_DEPTH, &mut room).map_err(|reason| format!("`{}` {reason}", source.trim()))
+        to_json(&value, MAX_RESULT_DEPTH, &mut budget.bytes).map_err(|reason| format!("`{}` {reason}", source.trim()))
     }
 }
 
@@ -201,7 +258,23 @@ fn compile(source: &str) -> Result<minijinja::Expression<'static, 'static>, Stri
     if source.trim().is_empty() {
         return Err("`{{ }}` is empty; name a value, such as `{{ user.name }}`".to_owned());
     }
-    let mut operators = (0, 0);
+    let operators = operators(source);
+    if operators.multiplications > MAX_MULTIPLICATIONS || operators.concatenations > MAX_CONCATENATIONS {
+        return Err(format!(
+            "an expression may hold at most {MAX_MULTIPLICATIONS} `*` and {MAX_CONCATENATIONS} `~` and `+`; split it"
+        ));
+    }
+    ENVIRONMENT.compile_expression_owned(source.to_owned()).map_err(|error| describe(source, &error))
+}
+
+struct Operators {
+    multiplications: usize,
+    concatenations: usize,
+}
+
+/// Counts the operators that make values larger, outside of quotes. `**` counts as two `*`.
+fn operators(source: &str) -> Operators {
+    let mut counted = Operators { multiplications: 0, concatenations: 0 };
     let mut quote = None;
     let mut escaped = false;
     for byte in source.bytes() {
@@ -211,17 +284,12 @@ fn compile(source: &str) -> Result<minijinja::Expression<'static, 'static>, Stri
             (Some(open), byte) if byte == open => quote = None,
             (Some(_), _) => {}
             (None, b'"' | b'\'') => quote = Some(byte),
-            (None, b'*') => operators.0 += 1,
-            (None, b'~' | b'+') => operators.1 += 1,
+            (None, b'*') => counted.multiplications += 1,
+            (None, b'~' | b'+') => counted.concatenations += 1,
             (None, _) => {}
         }
     }
-    if operators.0 > MAX_MULTIPLICATIONS || operators.1 > MAX_CONCATENATIONS {
-        return Err(format!(
-            "an expression may hold at most {MAX_MULTIPLICATIONS} `*` and {MAX_CONCATENATIONS} `~` and `+`; split it"
-        ));
-    }
-    ENVIRONMENT.compile_expression_owned(source.to_owned()).map_err(|error| describe(source, &error))
+    counted
 }
 
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -237,14 +305,14 @@ static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
     environment.add_filter("int", minijinja::filters::int);
     environment.add_filter("join", join);
     environment.add_filter("last", minijinja::filters::last);
-    environment.add_filter("length", minijinja::filters::length);
-    environment.add_filter("lower", minijinja::filters::lower);
+    environment.add_filter("length", length);
+    environment.add_filter("lower", |text: &Dynamic| Ok::<_, Error>(string(text)?.to_lowercase()));
     environment.add_filter("replace", replace);
     environment.add_filter("round", minijinja::filters::round);
     environment.add_filter("string", string);
     environment.add_filter("to_json", to_json_text);
-    environment.add_filter("trim", minijinja::filters::trim);
-    environment.add_filter("upper", minijinja::filters::upper);
+    environment.add_filter("trim", |text: &Dynamic| Ok::<_, Error>(string(text)?.trim().to_owned()));
+    environment.add_filter("upper", |text: &Dynamic| Ok::<_, Error>(string(text)?.to_uppercase()));
     environment.add_test("defined", minijinja::tests::is_defined);
     environment.add_test("undefined", minijinja::tests::is_undefined);
     environment.add_test("none", minijinja::tests::is_none);
@@ -271,6 +339,16 @@ fn describe(source: &str, error: &Error) -> String {
 
 fn too_large() -> Error {
     Error::new(ErrorKind::InvalidOperation, "the result is over 1 MiB")
+}
+
+fn length(value: &Dynamic) -> Result<usize, Error> {
+    match value.as_str() {
+        Some(text) if text.len() > MAX_FILTER_BYTES => Err(too_large()),
+        Some(text) => Ok(text.chars().count()),
+        None => value
+            .len()
+            .ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "only texts, lists and objects have a length")),
+    }
 }
 
 fn join(items: &Dynamic, separator: Option<String>) -> Result<String, Error> {
@@ -368,8 +446,9 @@ mod tests {
             "order": {"id": "12345", "total": 99.5, "count": 3, "big": 9_007_199_254_740_993_i64},
             "text": "x".repeat(1_000),
         });
-        let Value::Object(names) = names else { unreachable!("an object") };
-        Scope::new(&names).fill(&input, &Pointer::root()).map_err(|error| error.to_string())
+        let input = Map::from_iter([("v".to_owned(), input)]);
+        let filled = Scope::new(Data::from(&names).members()).fill(&input, &Pointer::root());
+        filled.map(|mut filled| filled.remove("v").unwrap()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -413,7 +492,7 @@ mod tests {
         ] {
             let message = fill(json!({"text": text})).expect_err(text);
             assert!(
-                message.starts_with("/text: ") && message.contains("not there") && message.contains("default"),
+                message.starts_with("/v/text: ") && message.contains("not there") && message.contains("default"),
                 "{message}"
             );
             assert!(message.contains("nam") || message.contains("nobody") || message.contains("user.a.b"), "{message}");
@@ -451,6 +530,10 @@ mod tests {
             "{{ text * 100000000 }}",
             "{{ [1] * 10000000 }}",
             "{{ text * 1000 * 1000 * 1000 }}",
+            "{{ text * 10000 | upper }}",
+            "{{ (text * 10000) | upper | lower }}",
+            "{{ (text * 10000) | length }}",
+            "{{ (text * 10000) | trim }}",
             "{{ text | replace('x', text) | replace('x', text) }}",
             "{{ (text | replace('x', text)) | replace('', text) }}",
             "{{ [text, text] | join(text * 1200) }}",
@@ -459,6 +542,16 @@ mod tests {
         ] {
             assert!(fill(json!(text)).is_err(), "{text}");
         }
+        let once = json!("{{ text * 100 }}");
+        assert!(fill(once.clone()).is_ok());
+        let whole = |count: usize| fill(Value::Array(vec![once.clone(); count]));
+        assert!(whole(20).is_ok());
+        assert!(whole(21).unwrap_err().contains("at most"), "multiplications are counted over the input");
+        let texts = |count: usize| fill(Value::Array(vec![json!("{{ text }}"); count]));
+        assert!(texts(1_000).is_ok());
+        assert!(texts(1_001).is_err(), "expressions are counted");
+        let large = json!("{{ text * 1000 }}");
+        assert!(fill(Value::Array(vec![large; 7])).unwrap_err().contains("too large"), "bytes are counted");
         let deep = format!("{{{{ {}1{} }}}}", "[".repeat(1_000), "]".repeat(1_000));
         assert!(fill(json!(deep)).is_err());
     }

@@ -10,5 +10,5 @@ mod records;
 mod retry;
 
 pub use decision::{Call, Decision, Facts, Outcome, Run, decide, in_doubt};
-pub use expression::{ExpressionError, Scope, check_templates, contains_template};
+pub use expression::{Data, ExpressionError, Scope, check_templates, contains_template};
 pub use records::records;

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tidegate_engine::Decision;
+use tidegate_engine::{Data, Decision};
 use tidegate_model::{Definition, Entry, ErrorCode, Payload, RunStatus, StepError};
 
 use driver::{Scripted, Simulation};
@@ -96,7 +96,7 @@ proptest! {
                     let entry = match result(&script, &step, failures(&run.entries, &step)) {
                         _ if death => Entry::Interrupted { step, attempt, at, repeatable: false },
                         Scripted::Output(output) => {
-                            run.outputs.insert(step.clone(), output.clone());
+                            run.outputs.insert(step.clone(), Data::from(&output));
                             Entry::Succeeded { step, attempt, at, output: Payload::Inline(output) }
                         }
                         Scripted::Error(error) => Entry::Failed { step, attempt, at, error },

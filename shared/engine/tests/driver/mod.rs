@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
-use tidegate_engine::{Decision, Facts, Outcome, Run, decide, in_doubt};
+use tidegate_engine::{Data, Decision, Facts, Outcome, Run, decide, in_doubt};
 use tidegate_model::{Definition, Entry, Payload, RunId, StepError, TenantId, TriggerKind, WorkflowId};
 
 /// What an attempt brings.
@@ -23,17 +23,24 @@ pub(crate) enum Scripted {
 /// A simulated run.
 pub(crate) struct Simulation<'a> {
     pub(crate) definition: &'a Definition,
-    pub(crate) body: &'a Value,
+    pub(crate) body: Data,
     pub(crate) now: Timestamp,
     pub(crate) entries: Vec<Entry>,
-    pub(crate) outputs: BTreeMap<String, Value>,
+    pub(crate) outputs: BTreeMap<String, Data>,
     pub(crate) trace: Vec<String>,
 }
 
 impl<'a> Simulation<'a> {
-    pub(crate) fn new(definition: &'a Definition, body: &'a Value) -> Self {
+    pub(crate) fn new(definition: &'a Definition, body: &Value) -> Self {
         let now = "2026-11-21T10:00:00Z".parse().unwrap();
-        Self { definition, body, now, entries: Vec::new(), outputs: BTreeMap::new(), trace: Vec::new() }
+        Self {
+            definition,
+            body: Data::from(body),
+            now,
+            entries: Vec::new(),
+            outputs: BTreeMap::new(),
+            trace: Vec::new(),
+        }
     }
 
     fn facts() -> Facts {
@@ -55,7 +62,7 @@ impl<'a> Simulation<'a> {
         let run = Run {
             definition: self.definition,
             facts: &facts,
-            body: self.body,
+            body: &self.body,
             entries: &self.entries,
             outputs: &self.outputs,
         };
@@ -98,7 +105,7 @@ impl<'a> Simulation<'a> {
                     let at = self.now;
                     let entry = match result(&step, attempt) {
                         Scripted::Output(output) => {
-                            self.outputs.insert(step.clone(), output.clone());
+                            self.outputs.insert(step.clone(), Data::from(&output));
                             Entry::Succeeded { step, attempt, at, output: Payload::Inline(output) }
                         }
                         Scripted::Error(error) => Entry::Failed { step, attempt, at, error },
