@@ -105,7 +105,7 @@ impl Ledger {
     pub(crate) fn sample(&self, count: usize) -> Vec<String> {
         let all = self.runs.borrow();
         let step = (all.len() / count).max(1);
-        all.iter().step_by(step).filter_map(|run| run.accepted.as_ref().map(|(_, id)| id.to_string())).collect()
+        all.iter().step_by(step).filter_map(|run| Some(run.accepted.as_ref()?.1.to_string())).take(count).collect()
     }
 
     /// The phase's result, given the CPU time that the server and this program used in it.
