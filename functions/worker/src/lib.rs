@@ -1,6 +1,6 @@
 //! Consumes the run queue and executes runs; consumes its dead letters. What it does with a message is the table of
 //! `docs/adr/0001-messages-and-rows.md`: [`table`](self) looks at the run's row and claims it, `execution` drives the
-//! engine and keeps the journal, `calls` makes the calls.
+//! engine and keeps the journal, `calls` makes the calls, `values` keeps what is too large for rows, `wake` arms timers.
 //!
 //! Who takes messages from the queue and deletes them is not its business: Lambda's event source mapping does so on
 //! AWS, `local` on a laptop.
@@ -8,6 +8,8 @@
 mod calls;
 mod execution;
 mod table;
+mod values;
+mod wake;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -13,20 +13,17 @@ use tidegate_model::{
     Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
 };
 use tidegate_platform::blobs::KEPT;
-use tidegate_platform::queue::{OutgoingMessage, ReceivedMessage};
-use tidegate_platform::scheduler::{Timer, When};
+use tidegate_platform::queue::ReceivedMessage;
 use tidegate_store::CreateError;
 
 use crate::execution::{self, After, Claimed};
-use crate::{Deps, Error, Invocation, Source, Verdict};
+use crate::wake::arm_wake;
+use crate::{Deps, Error, Invocation, Source, Verdict, values};
 
 /// The owner of a claim that was given back with no call in doubt.
 const RETURNED: &str = "returned";
 /// Claims without progress after which a run is given up.
 const MAX_CLAIMS: u32 = 5;
-/// The longest delay that SQS takes
-/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-timers.html>).
-const MAX_QUEUE_DELAY: Duration = Duration::from_secs(900);
 
 pub(crate) async fn handle(
     deps: &Deps,
@@ -241,21 +238,6 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// Arms the timer that ends a run's current parking: a delayed message, or a one-time schedule for longer.
-pub(crate) async fn arm_wake(deps: &Deps, row: &RunRow) -> Result<(), Error> {
-    let wake_at = row.wake_at.unwrap_or(Timestamp::UNIX_EPOCH);
-    let message = Message::Wake(WakeMessage { run_id: row.id, tenant_id: row.tenant, wake: row.wake });
-    let body = serde_json::to_string(&message).map_err(|error| Error::Corrupt(error.to_string()))?;
-    let delay = Duration::try_from(wake_at.duration_since(deps.clock.now())).unwrap_or_default();
-    if delay <= MAX_QUEUE_DELAY {
-        deps.queue.send(OutgoingMessage { body, group: row.tenant, delay }).await?;
-    } else {
-        let name = format!("{}-{}", row.id, row.wake);
-        deps.scheduler.put(Timer { tenant: row.tenant, name, when: When::At(wake_at), body }).await?;
-    }
-    Ok(())
-}
-
 /// The start of a schedule's firing; `None` where the workflow is gone, switched off or not scheduled any more. A timer
 /// that a death left behind ends with its first firing.
 async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Option<StartMessage>, Error> {
@@ -320,7 +302,7 @@ async fn give_up_unclaimed(
         ..row
     };
     let detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new() };
-    let detail = execution::fold(deps, &row, detail, &[]).await?;
+    let detail = values::fold(deps, &row, detail, &[]).await?;
     match deps.store.runs().create(&row, Some(&detail)).await {
         Ok(()) => Ok(Verdict::Delete),
         Err(CreateError::Exists(_)) => Err(Error::Lost),

@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate_model::{
-    ConnectionId, Definition, Entry, ErrorCode, OnFailure, OnInterrupted, Pointer, RunId, RunStatus, Step, StepError,
-    TenantId, TriggerKind, WorkflowId,
+    ConnectionId, Definition, Entry, ErrorCode, OnFailure, Pointer, RunId, RunStatus, Step, StepError, TenantId,
+    TriggerKind, WorkflowId,
 };
 
-use crate::records::interrupted;
 use crate::retry;
+use crate::state::{StepState, step_state};
 use crate::{Data, Scope};
 
 /// A run as the engine sees it.
@@ -99,16 +99,6 @@ pub struct Outcome {
     pub failed_step: Option<String>,
 }
 
-/// Where a step is, told from its entries.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum StepState {
-    Fresh,
-    InFlight { attempt: u32 },
-    Retry { attempts: u32, failures: u32, last: Option<(Timestamp, StepError)> },
-    Succeeded,
-    Failed(StepError),
-}
-
 /// Decides what to do next. The driver must have settled every call in doubt first ([`in_doubt`]); one that is still
 /// in flight is made again under its next number.
 pub fn decide(run: &Run<'_>, now: Timestamp) -> Decision {
@@ -164,29 +154,6 @@ pub fn in_doubt(definition: &Definition, entries: &[Entry]) -> Option<(String, u
         StepState::InFlight { attempt } => Some((step.id.clone(), attempt)),
         StepState::Fresh | StepState::Retry { .. } | StepState::Succeeded | StepState::Failed(_) => None,
     })
-}
-
-pub(crate) fn step_state(step: &Step, entries: &[Entry]) -> StepState {
-    let mut state = StepState::Fresh;
-    let mut failures = 0;
-    for entry in entries.iter().filter(|entry| entry.step() == step.id) {
-        state = match entry {
-            Entry::Started { attempt, .. } => StepState::InFlight { attempt: *attempt },
-            Entry::Succeeded { .. } => return StepState::Succeeded,
-            Entry::Failed { attempt, at, error, .. } => {
-                failures += 1;
-                if !error.retryable || failures >= step.retry.max_attempts {
-                    return StepState::Failed(error.clone());
-                }
-                StepState::Retry { attempts: *attempt, failures, last: Some((*at, error.clone())) }
-            }
-            Entry::Interrupted { repeatable, .. } if !repeatable && step.on_interrupted == OnInterrupted::Fail => {
-                return StepState::Failed(interrupted());
-            }
-            Entry::Interrupted { attempt, .. } => StepState::Retry { attempts: *attempt, failures, last: None },
-        };
-    }
-    state
 }
 
 fn later(from: Timestamp, by: Duration) -> Timestamp {

@@ -8,6 +8,7 @@ mod decision;
 mod expression;
 mod records;
 mod retry;
+mod state;
 
 pub use decision::{Call, Decision, Facts, Outcome, Run, decide, in_doubt};
 pub use expression::{Data, ExpressionError, Scope, check_templates, contains_template};

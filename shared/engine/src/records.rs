@@ -1,8 +1,8 @@
 //! The record of a run's steps, told from its journal.
 
-use tidegate_model::{Attempt, Definition, Entry, ErrorCode, RunStatus, StepError, StepRecord};
+use tidegate_model::{Attempt, Definition, Entry, RunStatus, StepRecord};
 
-use crate::decision::{StepState, step_state};
+use crate::state::{StepState, interrupted, step_state};
 
 /// What happened in each step, in the definition's order. Steps not reached are `queued` while the run goes on and
 /// `skipped` once it is final; the step that a final run broke off in has the run's status.
@@ -83,13 +83,4 @@ fn end(record: &mut StepRecord, number: u32, at: jiff::Timestamp, change: impl F
         attempt.duration_ms = Some(at.as_millisecond() - attempt.started_at.as_millisecond());
         change(attempt);
     }
-}
-
-/// The failure of a step whose call was cut off and must not be made again.
-pub(crate) fn interrupted() -> StepError {
-    StepError::terminal(
-        ErrorCode::Interrupted,
-        "the worker died during the call, so whether it took effect is unknown, and the step says \
-         `on_interrupted: fail`; check the target, then start the run again",
-    )
 }
