@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::parts::Parts;
 use crate::settings::Serve;
-use crate::{demo, pages, workers};
+use crate::{demo, workers};
 
 /// How long requests and runs in flight may take to end when the process is asked to stop; runs that are left are
 /// resumed by the next one.
@@ -24,7 +24,11 @@ const BLOB_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let parts = Parts::open(&settings).await?;
     let worker = parts.worker(&settings)?;
-    let mut router = parts.api()?.into_router(parts.ids.clone()).merge(pages::errors());
+    let mut api = parts.api()?;
+    if settings.demo {
+        api = api.merge(demo::inbox());
+    }
+    let router = api.into_router(parts.ids.clone());
 
     let listener = TcpListener::bind(settings.address())
         .await
@@ -34,7 +38,6 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let mut signals = StopSignals::listen()?;
     announce(&url, &data);
     if settings.demo {
-        router = router.merge(demo::inbox());
         demo::prepare(&router, &url, &data).await?;
     }
 
