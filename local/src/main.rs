@@ -8,15 +8,24 @@ mod serve;
 mod settings;
 mod workers;
 
+use std::time::Duration;
+
 use clap::Parser;
 
 use crate::settings::{Cli, Command};
 
+/// How long to wait at the end for calls that can't be interrupted, such as the resolution of a name.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[expect(clippy::print_stdout, reason = "the document is what `tidegate openapi` is for")]
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(settings) => {
             tidegate_telemetry::init("tidegate", &settings.log)?;
-            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(serve::serve(settings))
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let served = runtime.block_on(serve::serve(settings));
+            runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+            served
         }
         Command::Openapi => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             let document = parts::Parts::in_memory().await?.api()?.document().to_pretty_json()?;

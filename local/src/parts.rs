@@ -117,7 +117,8 @@ impl Parts {
             .merge(tidegate_workflows::api(workflows))
             .merge(tidegate_webhooks::api(webhooks))
             .merge(tidegate_runs::api(runs))
-            .merge(self.health().api());
+            .merge(self.health().api())
+            .merge(crate::pages::errors());
         api.with_document().context("write the OpenAPI document")
     }
 

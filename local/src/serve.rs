@@ -5,33 +5,39 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::parts::Parts;
 use crate::settings::Serve;
-use crate::{demo, pages, workers};
+use crate::{demo, workers};
 
-/// How long runs in flight may take to end when the process is asked to stop; what is left is resumed by the next one.
+/// How long requests and runs in flight may take to end when the process is asked to stop; runs that are left are
+/// resumed by the next one.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often blobs whose runs have expired are removed.
 const BLOB_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 
-/// Serves until SIGINT or SIGTERM.
+/// Serves until SIGINT or SIGTERM, then ends what is in flight; a second signal ends at once.
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let parts = Parts::open(&settings).await?;
     let worker = parts.worker(&settings)?;
-    let mut router = parts.api()?.into_router(parts.ids.clone()).merge(pages::errors());
+    let mut api = parts.api()?;
+    if settings.demo {
+        api = api.merge(demo::inbox());
+    }
+    let router = api.into_router(parts.ids.clone());
 
     let listener = TcpListener::bind(settings.address())
         .await
         .with_context(|| format!("can't listen on {}; choose another --port", settings.address()))?;
     let url = format!("http://{}", listener.local_addr()?);
     let data = std::path::absolute(&settings.data_dir)?;
+    let mut signals = StopSignals::listen()?;
     announce(&url, &data);
     if settings.demo {
-        router = router.merge(demo::inbox());
         demo::prepare(&router, &url, &data).await?;
     }
 
@@ -39,28 +45,33 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let tasks = TaskTracker::new();
     let concurrency = usize::from(settings.workers);
     let working = tokio::spawn(workers::work(worker, parts.queue.clone(), concurrency, stop.clone(), tasks.clone()));
-    let sweeping = tokio::spawn(parts.embedded.sweeping());
-    let sweeping_blobs = tokio::spawn(sweep_blobs(parts.blobs.clone(), parts.clock.clone()));
+    tokio::spawn(parts.embedded.sweeping());
+    tokio::spawn(sweep_blobs(parts.blobs.clone(), parts.clock.clone()));
 
-    let stopped = stop.clone();
-    axum::serve(listener, router)
-        .with_graceful_shutdown(async move {
-            wait_for_signal().await;
-            tracing::info!(component = "local", "stopping: no new requests and runs are taken");
-            stopped.cancel();
-        })
-        .await?;
-
-    working.await?;
-    sweeping.abort();
-    sweeping_blobs.abort();
-    tasks.close();
-    if tokio::time::timeout(STOP_TIMEOUT, tasks.wait()).await.is_err() {
-        tracing::warn!(
+    let drained = async {
+        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await?;
+        working.await?;
+        tasks.close();
+        tasks.wait().await;
+        anyhow::Ok(())
+    };
+    let cut_short = async {
+        signals.next().await;
+        tracing::info!(component = "local", "stopping: no new requests and runs are taken");
+        stop.cancel();
+        tokio::select! {
+            () = tokio::time::sleep(STOP_TIMEOUT) => "the time for it is over",
+            () = signals.next() => "asked twice",
+        }
+    };
+    tokio::select! {
+        drained = drained => drained?,
+        reason = cut_short => tracing::warn!(
             component = "local",
+            reason,
             runs = tasks.len(),
-            "stopped with runs in flight; the next start resumes them"
-        );
+            "stopped with requests or runs in flight; the next start resumes the runs"
+        ),
     }
     Ok(())
 }
@@ -91,22 +102,22 @@ async fn sweep_blobs(
     }
 }
 
-async fn wait_for_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        (Err(error), _) | (_, Err(error)) => {
-            tracing::error!(
-                component = "local",
-                error = &error as &dyn std::error::Error,
-                "signals can't be listened to"
-            );
-            std::future::pending::<()>().await;
+/// What asks the process to stop: SIGINT and SIGTERM.
+struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("can't listen to signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
 }

@@ -1,10 +1,10 @@
 //! A `tidegate serve` process on a data folder.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
@@ -71,6 +71,27 @@ impl Server {
     /// The process has ended.
     pub fn pid(&self) -> anyhow::Result<u32> {
         self.child.id().context("the process has ended")
+    }
+
+    /// Sends it a signal by its short name, such as `TERM`.
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn signal(&self, name: &str) -> anyhow::Result<()> {
+        // The shell's own `kill`: there is one everywhere.
+        let sent =
+            std::process::Command::new("sh").arg("-c").arg(format!("kill -s {name} {}", self.pid()?)).status()?;
+        ensure!(sent.success(), "SIG{name} could not be sent");
+        Ok(())
+    }
+
+    /// Waits until it has ended by itself; how it did.
+    ///
+    /// # Errors
+    /// It hasn't by the deadline; then it is killed.
+    pub async fn ended(mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
+        let ended = tokio::time::timeout(deadline, self.child.wait()).await;
+        Ok(ended.context("wait until the process ends")??)
     }
 
     /// Kills it as `kill -9` does and waits until it is gone.

@@ -152,17 +152,66 @@ fn key_of(receipt: &Receipt) -> Result<ReceiptKey, PortError> {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use tempfile::TempDir;
 
+    use super::database::Failing;
     use super::*;
+
+    const SETTINGS: EmbeddedSettings =
+        EmbeddedSettings { visibility_timeout: Duration::from_secs(60), max_receive_count: 3 };
+
+    fn message(body: &str) -> OutgoingMessage {
+        OutgoingMessage::new(TenantId::new(Timestamp::UNIX_EPOCH, [1; 10]), body)
+    }
+
+    #[tokio::test]
+    async fn after_a_failed_fsync_nothing_more_is_acknowledged_until_a_restart() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("queue.db");
+        let mut database = Database::open(&path, SETTINGS, &clock).unwrap();
+        database.begin(true).unwrap();
+        database.send(Lane::Main, &message("kept"), 0).unwrap();
+        database.commit().unwrap();
+        database.fail(Failing::NextCommit);
+        let queue = EmbeddedQueue::over(database, clock.clone()).unwrap();
+
+        let failures = [
+            queue.send(message("lost")).await.unwrap_err(),
+            queue.send(message("later")).await.unwrap_err(),
+            queue.receive(1, Duration::ZERO).await.unwrap_err(),
+            queue.depth().await.unwrap_err(),
+        ];
+        for failure in failures {
+            assert!(failure.source.to_string().contains("check the disk, then restart"), "{failure:?}");
+        }
+        drop(queue);
+
+        let queue = EmbeddedQueue::open(&path, SETTINGS, clock).unwrap();
+        let received = queue.receive(10, Duration::ZERO).await.unwrap();
+        assert_eq!(received.iter().map(|message| &*message.body).collect::<Vec<_>>(), ["kept"]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_has_grown_is_moved_into_the_file() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("queue.db");
+        let queue = EmbeddedQueue::open(&path, SETTINGS, Clock::manual(Timestamp::UNIX_EPOCH)).unwrap();
+        let body = "x".repeat(super::super::MAX_BODY_BYTES);
+        for _ in 0..5 {
+            queue.send(message(&body)).await.unwrap();
+        }
+        let file = std::fs::metadata(&path).unwrap().len();
+        assert!(file > 3 * 1024 * 1024, "the file has {file} bytes");
+    }
 
     #[tokio::test]
     async fn a_full_disk_fails_sends_with_the_reason_and_loses_nothing_else() {
         let clock = Clock::manual(Timestamp::UNIX_EPOCH);
-        let settings = EmbeddedSettings { visibility_timeout: Duration::from_secs(60), max_receive_count: 3 };
-        let database = Database::in_memory(settings, &clock).unwrap();
+        let database = Database::in_memory(SETTINGS, &clock).unwrap();
         database.limit_pages(50).unwrap();
         let queue = EmbeddedQueue::over(database, clock).unwrap();
-        let message = OutgoingMessage::new(TenantId::new(Timestamp::UNIX_EPOCH, [1; 10]), "x".repeat(3000));
+        let message = message(&"x".repeat(3000));
 
         let mut sent = 0;
         let error = loop {

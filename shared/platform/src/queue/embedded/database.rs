@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use tidegate_model::TenantId;
 
 use super::groups::Groups;
@@ -46,6 +47,8 @@ const SCHEMA: &str = "
 
 /// How long to wait for a process that is just closing the file.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long the log grows before it is moved into the file, in pages (SQLite's own default).
+const CHECKPOINT_PAGES: i32 = 1000;
 /// How many messages or timers that came due one transaction takes on; more follow in the next.
 const SWEEP_LIMIT: i64 = 1000;
 
@@ -53,6 +56,9 @@ const SWEEP_LIMIT: i64 = 1000;
 pub(crate) enum EmbeddedError {
     #[error("SQLite failed")]
     Sqlite(#[source] Arc<rusqlite::Error>),
+    /// After a failed fsync the kernel may have dropped what was written before it, and says so only once.
+    #[error("the disk failed, so the queue's file is left alone; check the disk, then restart")]
+    Disk(#[source] Arc<rusqlite::Error>),
     #[error("the file is of version {0}, this program reads up to {VERSION}: it was made by a newer one")]
     NewerVersion(i64),
     #[error("the counts disagree with the file")]
@@ -63,7 +69,7 @@ pub(crate) enum EmbeddedError {
 
 impl From<rusqlite::Error> for EmbeddedError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(Arc::new(error))
+        if is_disk_failure(&error) { Self::Disk(Arc::new(error)) } else { Self::Sqlite(Arc::new(error)) }
     }
 }
 
@@ -113,6 +119,18 @@ pub(super) struct Database {
     delayed: [u64; 2],
     next_due: NextDue,
     full_sync: bool,
+    #[cfg(test)]
+    failing: Option<Failing>,
+}
+
+/// A disk that fails; that can't be had otherwise in a test.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failing {
+    /// The fsync of a commit, once.
+    NextCommit,
+    /// Every attempt to get rid of a failed transaction.
+    RollBack,
 }
 
 impl Database {
@@ -122,6 +140,14 @@ impl Database {
         // Without a second process there is no need for shared memory and a lock per transaction.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+        // In place of SQLite's own, which keeps a failed fsync to itself.
+        connection.wal_hook(Some(|log, pages| {
+            if pages < CHECKPOINT_PAGES {
+                return Ok(());
+            }
+            // Any other failure leaves the log as it is, for the next commit to try again.
+            log.checkpoint().or_else(|error| if is_disk_failure(&error) { Err(error) } else { Ok(()) })
+        }));
         Self::over(connection, settings, clock)
     }
 
@@ -142,6 +168,8 @@ impl Database {
             delayed: [0; 2],
             next_due: NextDue::default(),
             full_sync: true,
+            #[cfg(test)]
+            failing: None,
         };
         database.begin(true)?;
         match database.connection.pragma_query_value(None, "user_version", |row| row.get(0))? {
@@ -162,6 +190,11 @@ impl Database {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn fail(&mut self, failing: Failing) {
+        self.failing = Some(failing);
+    }
+
     /// Begins a transaction. Only a `durable` one is fsynced when it commits.
     pub(super) fn begin(&mut self, durable: bool) -> Result<(), EmbeddedError> {
         if self.full_sync != durable {
@@ -177,16 +210,32 @@ impl Database {
     }
 
     pub(super) fn commit(&mut self) -> Result<(), EmbeddedError> {
+        #[cfg(test)]
+        if self.failing == Some(Failing::NextCommit) {
+            self.failing = None;
+            return Err(failure(rusqlite::ffi::SQLITE_IOERR_FSYNC));
+        }
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
     }
 
     /// Undoes the transaction, if one is open, and reads the counts again.
     pub(super) fn roll_back(&mut self) -> Result<(), EmbeddedError> {
+        #[cfg(test)]
+        if self.failing == Some(Failing::RollBack) {
+            return Err(failure(rusqlite::ffi::SQLITE_NOMEM));
+        }
         if !self.connection.is_autocommit() {
             self.connection.execute_batch("ROLLBACK")?;
         }
         self.reload()
+    }
+
+    /// Closes the file and leaves the log as it is: to move it into the file could only spread the damage.
+    pub(super) fn abandon(self) {
+        if let Err(error) = self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true) {
+            tracing::error!(error = &error as &dyn std::error::Error, "the queue's log may be moved into its file");
+        }
     }
 
     pub(super) fn next_due(&self) -> NextDue {
@@ -529,6 +578,16 @@ struct DueTimer {
     due: i64,
     interval: Option<i64>,
     body: String,
+}
+
+/// Whether the system failed to read, write or sync the file: not a full disk, which may have room again.
+fn is_disk_failure(error: &rusqlite::Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::SystemIoFailure)
+}
+
+#[cfg(test)]
+fn failure(extended_code: i32) -> EmbeddedError {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(extended_code), None).into()
 }
 
 fn after(now: i64, delay: Duration) -> i64 {

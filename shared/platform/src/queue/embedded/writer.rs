@@ -1,6 +1,6 @@
 //! The one thread that owns the file. It takes whatever commands wait, runs them in one transaction, commits, and only
 //! then answers them all. Receives that find nothing wait here; the thread sleeps until a command comes, a message that
-//! somebody waits for comes due, or a timer does.
+//! somebody waits for comes due, or a timer does. When the disk fails it ends for good, as the store's does.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -218,7 +218,11 @@ impl Worker {
                 }
                 Err(error) => {
                     tracing::error!(error = &error as &dyn std::error::Error, "a transaction of the queue failed");
+                    let is_final = matches!(error, EmbeddedError::Disk(_));
                     self.set_failure(Some(error));
+                    if is_final {
+                        return self.database.abandon();
+                    }
                     self.batch.clear();
                     self.waiting.clear();
                 }
@@ -246,11 +250,11 @@ impl Worker {
     }
 
     fn sleep_for(&self) -> Option<Duration> {
-        if !self.undone.is_empty() {
-            return Some(Duration::ZERO);
-        }
         if self.failed {
             return Some(AFTER_FAILURE);
+        }
+        if !self.undone.is_empty() {
+            return Some(Duration::ZERO);
         }
         let next = self.database.next_due();
         let message = next.message.filter(|_| !self.waiting.is_empty());
@@ -331,4 +335,34 @@ fn apply(database: &mut Database, command: &mut Command, now: Timestamp) -> Resu
         Command::Receive(_) => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::EmbeddedSettings;
+    use super::super::database::Failing;
+    use super::*;
+
+    #[test]
+    fn a_file_that_keeps_failing_is_left_in_peace_whatever_waits() {
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        let settings = EmbeddedSettings { visibility_timeout: LONGEST_SLEEP, max_receive_count: 3 };
+        let mut database = Database::in_memory(settings, &clock).unwrap();
+        database.fail(Failing::RollBack);
+        let (_commands, inbox) = mpsc::channel();
+        let key = ReceiptKey::parse(&crate::queue::Receipt("1-1".to_owned())).unwrap();
+        let mut worker = Worker {
+            database,
+            clock,
+            inbox,
+            waiting: VecDeque::new(),
+            batch: Vec::new(),
+            undone: vec![(Lane::Main, vec![key])],
+            failure: Failure::default(),
+            failed: true,
+        };
+        worker.transact(&mut Vec::new()).unwrap_err();
+        assert!(!worker.undone.is_empty(), "kept for when the file works again");
+        assert_eq!(worker.sleep_for(), Some(AFTER_FAILURE));
+    }
 }
