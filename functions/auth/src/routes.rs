@@ -68,7 +68,7 @@ impl fmt::Debug for Password {
 }
 
 /// A signed-in account.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
 pub struct Account {
     /// The access token: send it as `Authorization: Bearer …`.
     pub access_token: String,
@@ -82,6 +82,18 @@ pub struct Account {
     pub user: UserView,
     /// The user's tenant.
     pub tenant: TenantView,
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { access_token: _, token_type, expires_in, user, tenant } = self;
+        f.debug_struct("Account")
+            .field("token_type", token_type)
+            .field("expires_in", expires_in)
+            .field("user", user)
+            .field("tenant", tenant)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The caller's account.
@@ -210,5 +222,33 @@ impl From<Tenant> for TenantView {
     fn from(tenant: Tenant) -> Self {
         let Tenant { id, name, created_at, data_key: _ } = tenant;
         Self { id, name, created_at: created_at.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn an_accounts_debug_text_has_no_token() {
+        let at = Timestamp::UNIX_EPOCH;
+        let (id, tenant) = (UserId::new(at, [1; 10]), TenantId::new(at, [2; 10]));
+        let account = Account {
+            access_token: "eyJ0eXAiOiJKV1Qi".to_owned(),
+            token_type: "Bearer",
+            expires_in: 3_600,
+            user: UserView {
+                id,
+                email: "alex@example.com".to_owned(),
+                name: "Alex".to_owned(),
+                role: Role::Owner,
+                created_at: at.into(),
+            },
+            tenant: TenantView { id: tenant, name: "Alex's".to_owned(), created_at: at.into() },
+        };
+        let text = format!("{account:?}");
+        assert!(text.contains("alex@example.com") && !text.contains("eyJ0"), "{text}");
     }
 }

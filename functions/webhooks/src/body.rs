@@ -1,10 +1,11 @@
-//! Makes a JSON value of a request's body, by its media type.
+//! Makes a JSON value of a request's body, by its media type, within the bounds that JSON from outside has.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
+use tidegate_model::{INLINE_LIMIT_BYTES, JsonError, MAX_JSON_VALUES, check_json, check_json_value, parse_json};
 
 const MAX_MEDIA_TYPE_BYTES: usize = 127;
 
@@ -17,20 +18,34 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     (is_media_type && text.len() <= MAX_MEDIA_TYPE_BYTES).then(|| text.to_ascii_lowercase())
 }
 
+/// What a workflow sees of a body.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Content {
+    /// This value.
+    Value(Value),
+    /// The JSON value that the body is, as it came: larger than stays in a message.
+    AsSent,
+}
+
 /// The body as the workflow sees it.
 ///
 /// # Errors
-/// It says that it is JSON and isn't; the text says where it breaks.
-pub(crate) fn read(media_type: Option<&str>, body: &[u8]) -> Result<Value, String> {
-    match media_type {
-        Some(kind) if is_json(kind) => {
-            serde_json::from_slice(body).map_err(|error| format!("The body is not valid JSON: {error}."))
-        }
-        Some("application/x-www-form-urlencoded") => Ok(bare_json(body).unwrap_or_else(|| form(body))),
-        Some(kind) if is_text(kind) => Ok(text(body)),
-        Some(_) => Ok(Value::String(BASE64.encode(body))),
-        None => Ok(bare_json(body).unwrap_or_else(|| text(body))),
-    }
+/// It says that it is JSON and isn't, or it is out of bounds; the text says what is wrong and where.
+pub(crate) fn read(media_type: Option<&str>, body: &[u8]) -> Result<Content, String> {
+    let read = match media_type {
+        Some(kind) if is_json(kind) => json(body),
+        Some("application/x-www-form-urlencoded") => match bare_json(body) {
+            Some(json) => json,
+            None => return form(body).map(Content::Value),
+        },
+        Some(kind) if is_text(kind) => Ok(Content::Value(text(body))),
+        Some(_) => Ok(Content::Value(Value::String(BASE64.encode(body)))),
+        None => bare_json(body).unwrap_or_else(|| Ok(Content::Value(text(body)))),
+    };
+    read.map_err(|error| match error {
+        JsonError::Broken(error) => format!("The body is not valid JSON: {error}."),
+        JsonError::OutOfBounds(error) => format!("The body's JSON has {error}."),
+    })
 }
 
 fn is_json(media_type: &str) -> bool {
@@ -41,10 +56,22 @@ fn is_text(media_type: &str) -> bool {
     media_type.starts_with("text/") || media_type == "application/xml" || media_type.ends_with("+xml")
 }
 
-/// A body that is a whole JSON object or list, where the client didn't say so.
-fn bare_json(body: &[u8]) -> Option<Value> {
+/// A large body is checked without building its value: two bytes of text may be a hundred in memory.
+fn json(body: &[u8]) -> Result<Content, JsonError> {
+    match body.len() > INLINE_LIMIT_BYTES {
+        true => check_json(body).map(|()| Content::AsSent),
+        false => parse_json(body).map(Content::Value),
+    }
+}
+
+/// A body that is a whole JSON object or list, where the client didn't say so. One out of bounds is refused, since it
+/// would become something else than a smaller one.
+fn bare_json(body: &[u8]) -> Option<Result<Content, JsonError>> {
     match body.trim_ascii_start().first() {
-        Some(b'{' | b'[') => serde_json::from_slice(body).ok(),
+        Some(b'{' | b'[') => match json(body) {
+            Err(JsonError::Broken(_)) => None,
+            read => Some(read),
+        },
         _ => None,
     }
 }
@@ -56,7 +83,10 @@ fn text(body: &[u8]) -> Value {
 
 /// A form (<https://url.spec.whatwg.org/#urlencoded-parsing>) as an object of strings; a key that comes again gets the
 /// list of its values.
-fn form(body: &[u8]) -> Value {
+fn form(body: &[u8]) -> Result<Value, String> {
+    if body.iter().filter(|byte| **byte == b'&').count() >= MAX_JSON_VALUES {
+        return Err(format!("The form has more than {MAX_JSON_VALUES} fields."));
+    }
     let mut fields = Map::new();
     for (name, value) in url::form_urlencoded::parse(body) {
         let value = Value::String(value.into_owned());
@@ -68,7 +98,9 @@ fn form(body: &[u8]) -> Value {
             Some(first) => *first = Value::Array(vec![first.take(), value]),
         }
     }
-    Value::Object(fields)
+    let value = Value::Object(fields);
+    check_json_value(&value).map_err(|error| format!("The form has {error}."))?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -80,7 +112,6 @@ mod tests {
 
     #[test]
     fn bodies_are_typed_by_their_media_type() {
-        let read = |kind: Option<&str>, body: &[u8]| read(kind, body).unwrap();
         let form = Some("application/x-www-form-urlencoded");
         for (kind, body, value) in [
             (Some("application/json"), &br#"{"a": [1.5, null]}"#[..], json!({"a": [1.5, null]})),
@@ -100,7 +131,7 @@ mod tests {
             (None, b"{broken", json!("{broken")),
             (None, b"1", json!("1")),
         ] {
-            assert_eq!(read(kind, body), value, "{kind:?}");
+            assert_eq!(read(kind, body), Ok(Content::Value(value)), "{kind:?}");
         }
     }
 
@@ -112,8 +143,37 @@ mod tests {
         assert!(read(Some("application/json"), b"{} {}").is_err());
         assert!(read(Some("application/json"), &[b'"', 0xff, b'"']).is_err());
         let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
-        assert!(read(Some("application/json"), &deep).unwrap_err().contains("recursion limit"));
-        assert!(read(None, &deep).unwrap().is_string());
+        for kind in [Some("application/json"), None] {
+            assert!(read(kind, &deep).unwrap_err().contains("JSON has more than 100 levels"), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn large_json_stays_as_it_came() {
+        let kind = Some("application/json");
+        let list = |length: usize| format!("[{}0]", "0, ".repeat(length - 1)).into_bytes();
+        assert!(matches!(read(kind, &list(2_730)), Ok(Content::Value(_))));
+        assert_eq!(read(kind, &list(2_731)), Ok(Content::AsSent));
+        assert_eq!(read(None, &list(99_999)), Ok(Content::AsSent));
+        let form = Some("application/x-www-form-urlencoded");
+        for kind in [kind, form, None] {
+            assert!(read(kind, &list(100_000)).unwrap_err().contains("more than 100000 values"), "{kind:?}");
+        }
+        // What the parser would refuse later is refused now.
+        let padding = " ".repeat(INLINE_LIMIT_BYTES);
+        for broken in [&b"1e400"[..], br#""\ud800""#, b"\"\xff\"", b"[1,]", b"{} {}"] {
+            let body = [padding.as_bytes(), broken].concat();
+            assert!(read(kind, &body).unwrap_err().contains("not valid JSON"), "{broken:?}");
+        }
+    }
+
+    #[test]
+    fn forms_are_bounded() {
+        let form = Some("application/x-www-form-urlencoded");
+        assert!(read(form, "a&".repeat(99_990).as_bytes()).is_ok());
+        assert!(read(form, "a&".repeat(99_999).as_bytes()).is_err(), "the form and the list are values too");
+        assert!(read(form, "&".repeat(2_000_000).as_bytes()).unwrap_err().contains("more than 100000 fields"));
+        assert!(read(form, b"a=1&$serde_json::private::RawValue=[]").unwrap_err().contains("reserved"));
     }
 
     #[test]

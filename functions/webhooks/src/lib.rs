@@ -5,7 +5,9 @@ mod body;
 mod heads;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::body::HttpBody as _;
 use axum::extract::{FromRequest as _, Request, State};
 use bytes::Bytes;
 use serde::Serialize;
@@ -16,12 +18,20 @@ use tidegate_model::{
 use tidegate_platform::queue::OutgoingMessage;
 use tidegate_platform::{Blobs, Clock, Ids, Queue, blobs};
 use tidegate_store::Store;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use utoipa::ToSchema;
 
+use body::Content;
 use heads::{Head, Heads};
 
 /// How large a webhook's body may be.
 pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bodies over this size, or of a size that isn't told, are read at most [`LARGE_AT_A_TIME`] at once: others wait.
+const LARGE_BYTES: u64 = 256 * 1024;
+const LARGE_AT_A_TIME: usize = 16;
+/// How long a large body may take to arrive, so that slow senders don't keep the others waiting.
+const MAX_LARGE_READ: Duration = Duration::from_secs(30);
 
 /// What ingress works with.
 #[derive(Clone)]
@@ -32,13 +42,15 @@ pub struct Deps {
     clock: Clock,
     ids: Ids,
     heads: Heads,
+    large_bodies: Arc<Semaphore>,
 }
 
 impl Deps {
     /// `store`: workflow heads, read by their unguessable ids. `queue`: the run queue, to send to. `blobs`: bodies over
     /// 8 KB, to write.
     pub fn new(store: Store, queue: Arc<dyn Queue>, blobs: Arc<dyn Blobs>, clock: Clock, ids: Ids) -> Self {
-        Self { store, queue, blobs, clock, ids, heads: Heads::new() }
+        let large_bodies = Arc::new(Semaphore::new(LARGE_AT_A_TIME));
+        Self { store, queue, blobs, clock, ids, heads: Heads::new(), large_bodies }
     }
 }
 
@@ -63,7 +75,7 @@ pub(crate) struct Accepted {
 /// its media type alone: `application/json` and `…+json` as the JSON value; `application/x-www-form-urlencoded` as an
 /// object of strings, a repeated key as a list; `text/…` and XML as a string; anything else as a base64 string. A body
 /// with no media type, or marked as a form by a client's default (`curl -d`), that is a whole JSON object or list counts
-/// as JSON: no form's encoding begins with `{` or `[`.
+/// as JSON: no form's encoding begins with `{` or `[`. JSON may have 100 levels of nesting and 100,000 values.
 #[utoipa::path(
     post, path = "/api/webhooks/{id}", tag = "webhooks", params(("id" = WorkflowId, Path)),
     request_body(content(
@@ -87,13 +99,13 @@ pub(crate) async fn receive_webhook(
     context.record("tenant_id", head.tenant);
     check(&head)?;
     let content_type = body::media_type(request.headers());
-    let Raw(bytes) = Raw::from_request(request, &()).await?;
-    let value = body::read(content_type.as_deref(), &bytes)
+    let (bytes, _permit) = receive(&deps, request).await?;
+    let content = body::read(content_type.as_deref(), &bytes)
         .map_err(|detail| Problem::new(ProblemCode::MalformedRequest, detail))?;
 
     let run_id = deps.ids.run(head.tenant);
     context.record("run_id", run_id);
-    let (body, blob) = place(value, || format!("{}/{}/{run_id}/input", blobs::LIVE, head.tenant))?;
+    let (body, blob) = place(content, bytes, || format!("{}/{}/{run_id}/input", blobs::LIVE, head.tenant))?;
     if let (Payload::Blob(at), Some(bytes)) = (&body, blob) {
         deps.blobs.put(&at.key, bytes).await?;
     }
@@ -124,11 +136,32 @@ fn check(head: &Head) -> Result<(), Problem> {
     Ok(())
 }
 
-/// A small value stays in the message; a large one becomes a blob, whose bytes come along.
-fn place(value: serde_json::Value, key: impl FnOnce() -> String) -> Result<(Payload, Option<Bytes>), Problem> {
-    let text = serde_json::to_vec(&value).map_err(|error| Problem::internal(&error))?;
-    if text.len() <= INLINE_LIMIT_BYTES {
-        return Ok((Payload::Inline(value), None));
+/// The body, and for a large one the permit to hold it in memory.
+async fn receive(deps: &Deps, request: Request) -> Result<(Bytes, Option<SemaphorePermit<'_>>), Problem> {
+    if request.body().size_hint().upper().is_some_and(|bytes| bytes <= LARGE_BYTES) {
+        return Ok((Raw::from_request(request, &()).await?.0, None));
     }
-    Ok((Payload::Blob(BlobRef { key: key(), bytes: text.len() as u64 }), Some(text.into())))
+    let permit = deps.large_bodies.acquire().await.map_err(|error| Problem::internal(&error))?;
+    match tokio::time::timeout(MAX_LARGE_READ, Raw::from_request(request, &())).await {
+        Ok(read) => Ok((read?.0, Some(permit))),
+        Err(_) => {
+            let detail = format!("The body took longer than {} seconds to arrive.", MAX_LARGE_READ.as_secs());
+            Err(Problem::new(ProblemCode::MalformedRequest, detail))
+        }
+    }
+}
+
+/// A small value stays in the message; a large one becomes a blob, whose bytes come along.
+fn place(content: Content, body: Bytes, key: impl FnOnce() -> String) -> Result<(Payload, Option<Bytes>), Problem> {
+    let text = match content {
+        Content::AsSent => body,
+        Content::Value(value) => {
+            let text = serde_json::to_vec(&value).map_err(|error| Problem::internal(&error))?;
+            if text.len() <= INLINE_LIMIT_BYTES {
+                return Ok((Payload::Inline(value), None));
+            }
+            text.into()
+        }
+    };
+    Ok((Payload::Blob(BlobRef { key: key(), bytes: text.len() as u64 }), Some(text)))
 }

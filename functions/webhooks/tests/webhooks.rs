@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_model::{Definition, Message, Payload, StartMessage, Workflow};
@@ -14,6 +15,8 @@ use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
 use tidegate_platform::{Blobs, PortError, Queue};
 use tidegate_testing::{Answer, Session, TestApp, World};
 use tidegate_webhooks::{Deps, api};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 struct Setup {
     world: World,
@@ -66,7 +69,7 @@ impl Setup {
         after
     }
 
-    async fn post(&self, workflow: &Workflow, content_type: Option<&str>, body: impl Into<axum::body::Body>) -> Answer {
+    async fn post(&self, workflow: &Workflow, content_type: Option<&str>, body: impl Into<Body>) -> Answer {
         let headers: Vec<_> = content_type.map(|kind| ("content-type", kind)).into_iter().collect();
         self.app.send(None, Method::POST, &format!("/api/webhooks/{}", workflow.id), &headers, body).await
     }
@@ -178,8 +181,6 @@ async fn what_can_not_start_a_run_says_why() {
     assert_eq!(broken.text("/code"), "malformed_request");
     assert!(broken.text("/detail").contains("line 2 column 2"), "{}", broken.body);
     setup.post(&workflow, JSON, "").await.expect(400);
-    let deep = [vec![b'['; 200], vec![b']'; 200]].concat();
-    setup.post(&workflow, JSON, deep).await.expect(400);
 
     let inactive = setup.workflow(json!({"type": "webhook"}), false).await;
     assert_eq!(setup.post(&inactive, JSON, "{}").await.expect(409).text("/code"), "workflow_inactive");
@@ -195,6 +196,100 @@ async fn what_can_not_start_a_run_says_why() {
         assert_eq!(answer.header("allow"), "POST");
     }
     assert!(setup.queued().await.is_empty());
+}
+
+/// Bodies of 125 levels and more were accepted, and the message could never be read.
+#[tokio::test]
+async fn what_is_accepted_can_be_read_again() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let large = |text: &str| format!("{text}{}", " ".repeat(8 * 1024));
+    let text = nested(100);
+    setup.post(&workflow, JSON, text.clone()).await.expect(200);
+    let start = setup.queued().await.remove(0);
+    assert_eq!(start.trigger.body, Payload::Inline(serde_json::from_str(&text).unwrap()));
+    setup.post(&workflow, JSON, large(&text)).await.expect(200);
+    let Payload::Blob(blob) = setup.queued().await.remove(0).trigger.body else { panic!("it is large") };
+    let bytes = setup.world.blobs.get(&blob.key).await.unwrap().unwrap();
+    assert_eq!((bytes.len() as u64, &bytes[..]), (blob.bytes, large(&text).as_bytes()), "as it came");
+
+    // The parser unpacks such a member, even from a form, or fails to.
+    let reserved = r#"{"$serde_json::private::RawValue": "[1"}"#;
+    let mut refused: Vec<_> = [101, 126, 200].map(|levels| (nested(levels), "more than 100 levels")).into();
+    refused.push((reserved.to_owned(), "reserved"));
+    for (text, why) in refused {
+        for body in [text.clone(), large(&text)] {
+            let answer = setup.post(&workflow, JSON, body).await.expect(400);
+            assert_eq!(answer.text("/code"), "malformed_request");
+            assert!(answer.text("/detail").contains(why), "{}", answer.body);
+        }
+    }
+    let form = Some("application/x-www-form-urlencoded");
+    setup.post(&workflow, form, "$serde_json::private::RawValue=[1").await.expect(400);
+    assert!(setup.queued().await.is_empty());
+}
+
+#[tokio::test]
+async fn json_of_too_many_values_is_refused() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let list = |length: usize| format!("[{}0]", "0,".repeat(length - 1));
+    setup.post(&workflow, JSON, list(99_999)).await.expect(200);
+    assert_eq!(setup.queued().await.len(), 1);
+    for kind in [JSON, None, Some("application/x-www-form-urlencoded")] {
+        let answer = setup.post(&workflow, kind, list(2_000_000)).await.expect(400);
+        assert!(answer.text("/detail").contains("more than 100000 values"), "{}", answer.body);
+    }
+    let fields = "a&".repeat(2_000_000);
+    setup.post(&workflow, Some("application/x-www-form-urlencoded"), fields).await.expect(400);
+    assert!(setup.queued().await.is_empty());
+}
+
+/// A body of unknown length, which tells when it is first asked for and comes when it is let.
+fn held_body(asked: mpsc::UnboundedSender<()>, come: watch::Receiver<bool>) -> Body {
+    let text = futures::stream::once(async move {
+        asked.send(()).unwrap();
+        come.clone().wait_for(|come| *come).await.unwrap();
+        Ok::<_, std::io::Error>("{}")
+    });
+    Body::from_stream(text)
+}
+
+#[tokio::test]
+async fn large_bodies_wait_for_each_other_and_small_ones_for_nobody() {
+    let setup = Arc::new(setup().await);
+    let workflow = setup.by_webhook().await;
+    setup.post(&workflow, JSON, "{}").await.expect(200);
+    let (asked, mut reading) = mpsc::unbounded_channel();
+    let (come, held) = watch::channel(false);
+    let mut posts = JoinSet::new();
+    for _ in 0..17 {
+        let (setup, workflow, body) = (setup.clone(), workflow.clone(), held_body(asked.clone(), held.clone()));
+        posts.spawn(async move { setup.post(&workflow, JSON, body).await });
+    }
+    for _ in 0..16 {
+        reading.recv().await.unwrap();
+    }
+    setup.post(&workflow, JSON, "{}").await.expect(200);
+    assert!(reading.try_recv().is_err(), "one waits");
+    come.send(true).unwrap();
+    while let Some(answer) = posts.join_next().await {
+        answer.unwrap().expect(200);
+    }
+    reading.recv().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_large_body_that_does_not_arrive_is_given_up() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    setup.post(&workflow, JSON, "{}").await.expect(200);
+    let (asked, _reading) = mpsc::unbounded_channel();
+    let (_come, held) = watch::channel(false);
+    tokio::time::pause();
+    let answer = setup.post(&workflow, JSON, held_body(asked, held)).await.expect(400);
+    assert!(answer.text("/detail").contains("30 seconds"), "{}", answer.body);
 }
 
 #[tokio::test]

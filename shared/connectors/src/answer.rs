@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::{Map, Value, json};
 use tidegate_egress::OutboundResponse;
-use tidegate_model::{ErrorCode, StepError};
+use tidegate_model::{ErrorCode, JsonError, StepError, parse_json};
 
 use crate::mask::masked_snippet;
 use crate::{Action, AnswerShape, ErrorText};
@@ -35,11 +35,12 @@ impl Action {
             Body::Text(text) => (Value::String(text.to_owned()), None),
             Body::Bytes(bytes) => (Value::String(BASE64.encode(bytes)), Some("base64")),
             Body::BrokenJson { text: _, error } => {
-                let message = format!(
-                    "{}: the target answered {}, but its JSON is broken: {error}",
-                    self.name,
-                    status_text(response.status),
-                );
+                let fault = match error {
+                    JsonError::Broken(error) => format!("is broken: {error}"),
+                    JsonError::OutOfBounds(error) => format!("has {error}; ask it for less"),
+                };
+                let status = status_text(response.status);
+                let message = format!("{}: the target answered {status}, but its JSON {fault}", self.name);
                 return Err(StepError::terminal(ErrorCode::ResponseInvalid, message));
             }
         };
@@ -114,7 +115,7 @@ impl AnswerShape {
 enum Body<'a> {
     Empty,
     Json(Value),
-    BrokenJson { text: &'a str, error: serde_json::Error },
+    BrokenJson { text: &'a str, error: JsonError },
     Text(&'a str),
     Bytes(&'a [u8]),
 }
@@ -129,7 +130,7 @@ fn parse_body<'a>(headers: &HeaderMap, body: &'a [u8]) -> Body<'a> {
     if media_type != "application/json" && !media_type.ends_with("+json") {
         return Body::Text(text);
     }
-    match serde_json::from_str(text) {
+    match parse_json(body) {
         Ok(value) => Body::Json(value),
         Err(error) => Body::BrokenJson { text, error },
     }

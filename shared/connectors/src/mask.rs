@@ -1,6 +1,7 @@
 //! Shortens a target's error text for a run's record and hides in it what looks like a secret.
 
 use serde_json::Value;
+use tidegate_model::{JsonError, parse_json};
 
 const MAX_CHARS: usize = 300;
 const MASK: &str = "***";
@@ -22,14 +23,15 @@ const MIN_KEY_CHARS: usize = 24;
 /// At most 300 characters of a text on one line. Hidden are the values of members whose names speak of secrets, what
 /// follows `Bearer` and `Basic`, the paths and queries of URLs, and long mixes of letters and digits, but not UUIDs.
 pub(crate) fn masked_snippet(text: &str) -> String {
-    let json = serde_json::from_str::<Value>(text).ok().filter(|value| value.is_object() || value.is_array());
-    let text = match json {
-        Some(mut value) => {
+    let text = match parse_json(text.as_bytes()) {
+        Ok(mut value @ (Value::Object(_) | Value::Array(_))) => {
             mask_members(&mut value);
             value.to_string()
         }
+        // Its members can't be told apart, so nothing of it is shown.
+        Err(JsonError::OutOfBounds(_)) => return String::new(),
         // Far more than is shown, so that a secret at the cut is seen whole.
-        None => mask_text(&text.chars().take(8 * MAX_CHARS).collect::<String>()),
+        Ok(_) | Err(JsonError::Broken(_)) => mask_text(&text.chars().take(8 * MAX_CHARS).collect::<String>()),
     };
     let mut snippet = String::new();
     for (count, c) in text.trim().chars().enumerate() {

@@ -7,7 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use tidegate_connectors::{Action, action, actions, connector, connectors, nearest_action, validate_step_input};
 use tidegate_egress::{Auth, Effect, OutboundResponse};
-use tidegate_model::{ErrorCode, FieldError, StepError};
+use tidegate_model::{
+    Entry, ErrorCode, FieldError, MAX_JSON_DEPTH, MAX_JSON_VALUES, Payload, RunDetail, RunStatus, StepError, StepRecord,
+};
 
 fn the(name: &str) -> &'static Action {
     action(name).unwrap()
@@ -222,6 +224,56 @@ fn http_answers_become_output_or_a_classified_error() {
     assert!(moved.unwrap_err().message.ends_with("(it redirects to new.example.com; call that address itself)"));
     let told = read("http.request", &answer(400, &[], "token=abcdef is wrong")).unwrap_err().message;
     assert!(told.contains("token=*** is wrong") && !told.contains("abcdef"), "{told}");
+}
+
+/// Answers of 120 levels and more made run records unreadable: these wrap them, and the parser stops at 127 levels.
+#[test]
+fn an_answer_that_is_taken_can_be_recorded() {
+    let json = [("content-type", "application/json")];
+    let nested = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
+    let output = read("http.request", &answer(200, &json, &nested(MAX_JSON_DEPTH))).unwrap();
+    let at = "2026-11-20T10:00:00Z".parse().unwrap();
+    let payload = Payload::Inline(output);
+    let entries = vec![Entry::Succeeded { step: "s".to_owned(), attempt: 1, at, output: payload.clone() }];
+    let journal = json!({ "entries": entries }).to_string();
+    let stored: Value = serde_json::from_str(&journal).unwrap();
+    assert_eq!(serde_json::from_value::<Vec<Entry>>(stored["entries"].clone()).unwrap(), entries);
+    let step = StepRecord {
+        id: "s".to_owned(),
+        uses: "http.request".to_owned(),
+        status: RunStatus::Succeeded,
+        input: None,
+        output: Some(payload),
+        error: None,
+        attempts: Vec::new(),
+    };
+    let detail = RunDetail { trigger: None, steps: vec![step] };
+    let folded = Payload::Inline(serde_json::to_value(&detail).unwrap());
+    let row = json!({ "detail": folded }).to_string();
+    let stored: Value = serde_json::from_str(&row).unwrap();
+    let Payload::Inline(stored) = serde_json::from_value(stored["detail"].clone()).unwrap() else { panic!("{stored}") };
+    assert_eq!(serde_json::from_value::<RunDetail>(stored).unwrap(), detail);
+
+    for levels in [101, 119, 126, 200] {
+        let refused = read("http.request", &answer(200, &json, &nested(levels))).unwrap_err();
+        assert_eq!((refused.code, refused.retryable), (ErrorCode::ResponseInvalid, false), "{levels}");
+        assert!(refused.message.contains("its JSON has more than 100 levels of nesting"), "{}", refused.message);
+    }
+}
+
+#[test]
+fn an_answers_values_are_bounded() {
+    let json = [("content-type", "application/json")];
+    let list = |length: usize| format!("[{}0]", "0,".repeat(length - 1));
+    assert!(read("http.request", &answer(200, &json, &list(MAX_JSON_VALUES - 1))).is_ok());
+    let refused = read("http.request", &answer(200, &json, &list(MAX_JSON_VALUES))).unwrap_err();
+    assert_eq!((refused.code, refused.retryable), (ErrorCode::ResponseInvalid, false));
+    assert!(refused.message.contains("its JSON has more than 100000 values"), "{}", refused.message);
+    let reserved = r#"{"$serde_json::private::RawValue": "[]"}"#;
+    assert_eq!(read("http.request", &answer(200, &json, reserved)).unwrap_err().code, ErrorCode::ResponseInvalid);
+    // An error's text is read as JSON too, to hide secrets in it.
+    let failed = read("http.request", &answer(500, &[], &list(MAX_JSON_VALUES))).unwrap_err();
+    assert_eq!(failed.message, "http.request: the target answered 500 Internal Server Error");
 }
 
 #[test]

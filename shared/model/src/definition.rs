@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error as _};
 use serde_json::{Map, Value};
 
-use crate::{ConnectionId, FieldError, Pointer, TenantId, WorkflowId};
+use crate::{ConnectionId, FieldError, Pointer, TenantId, WorkflowId, json};
 
 /// The largest definition, as JSON: a version is one item of the store (400 KB) and a worker keeps many in memory.
 pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
@@ -223,6 +223,7 @@ impl Definition {
         let Value::Object(fields) = document else {
             return Err(vec![FieldError::new(Pointer::root(), "expected a JSON object")]);
         };
+        check_bounds(document).map_err(|error| vec![error])?;
         let mut errors = Vec::new();
         for field in fields.keys() {
             if !["name", "description", "trigger", "steps", "execution_timeout"].contains(&field.as_str()) {
@@ -307,6 +308,13 @@ impl Definition {
     }
 }
 
+/// Refuses what couldn't be read again within another document.
+fn check_bounds(document: &Value) -> Result<(), FieldError> {
+    let mut track = serde_path_to_error::Track::new();
+    let checked = json::check(serde_path_to_error::Deserializer::new(document, &mut track));
+    checked.map_err(|error| FieldError::new(pointer(Pointer::root(), &track.path()), format!("has {error}")))
+}
+
 fn is_step_id(id: &str) -> bool {
     id.len() <= 64
         && id.starts_with(|c: char| c.is_ascii_lowercase())
@@ -355,17 +363,17 @@ fn parse_at<T: DeserializeOwned>(value: &Value, at: Pointer, errors: &mut Vec<Fi
         Ok(parsed) => return Some(parsed),
         Err(error) => error,
     };
-    let mut pointer = at;
-    for segment in error.path() {
-        use serde_path_to_error::Segment;
-        match segment {
-            Segment::Seq { index } => pointer = pointer.push(index),
-            Segment::Map { key } => pointer = pointer.push(key),
-            Segment::Enum { .. } | Segment::Unknown => {}
-        }
-    }
-    errors.push(FieldError::new(pointer, error.inner().to_string()));
+    errors.push(FieldError::new(pointer(at, error.path()), error.inner().to_string()));
     None
+}
+
+fn pointer(at: Pointer, path: &serde_path_to_error::Path) -> Pointer {
+    use serde_path_to_error::Segment;
+    path.iter().fold(at, |pointer, segment| match segment {
+        Segment::Seq { index } => pointer.push(index),
+        Segment::Map { key } => pointer.push(key),
+        Segment::Enum { .. } | Segment::Unknown => pointer,
+    })
 }
 
 #[cfg(test)]
@@ -431,6 +439,21 @@ mod tests {
             d["steps"].as_array_mut().unwrap().push(step);
         };
         assert_eq!(errors_of(twice)[0].0, "/steps/1/id");
+    }
+
+    #[test]
+    fn nesting_is_bounded_with_the_place() {
+        // The document, its steps, the step and its `with` are four levels.
+        let nested = |levels: usize| (4..levels).fold(json!(1), |inner, _| json!([inner]));
+        let mut document = minimal();
+        document["steps"][0]["with"]["a/b"] = nested(100);
+        let definition = Definition::parse(&document).unwrap();
+        let text = serde_json::to_string(&definition).unwrap();
+        assert_eq!(serde_json::from_str::<Definition>(&text).unwrap(), definition);
+        let errors = errors_of(|d| d["steps"][0]["with"]["a/b"] = nested(101));
+        let [(pointer, detail)] = errors.as_slice() else { panic!("{errors:?}") };
+        assert!(pointer.starts_with("/steps/0/with/a~1b/0/0"), "{pointer}");
+        assert_eq!(detail, "has more than 100 levels of nesting");
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod definition;
 mod id;
 mod identity;
 mod journal;
+mod json;
 mod message;
 mod payload;
 mod permission;
@@ -19,6 +20,7 @@ pub use definition::{
 pub use id::{ConnectionId, IdError, RUN_SHARDS, RunId, TenantId, UserId, WorkflowId};
 pub use identity::{Tenant, User};
 pub use journal::{Entry, ErrorCode, StepError};
+pub use json::{JsonError, MAX_JSON_DEPTH, MAX_JSON_VALUES, check_json, check_json_value, parse_json};
 pub use message::{Message, ScheduleMessage, StartMessage, TriggerInput, TriggerKind, WakeMessage};
 pub use payload::{BlobRef, INLINE_LIMIT_BYTES, Payload};
 pub use permission::{Permission, Role};

@@ -93,6 +93,31 @@ impl Store {
         table: &str,
         pk: AttributeValue,
     ) -> Result<Vec<Item>, Error> {
+        self.query_partition(operation, table, pk, &[]).await
+    }
+
+    /// The keys of a partition's rows and whose they are: without their content, however large that is.
+    pub(crate) async fn read_partition_keys(
+        &self,
+        operation: &'static str,
+        table: &str,
+        pk: AttributeValue,
+    ) -> Result<Vec<Item>, Error> {
+        self.query_partition(operation, table, pk, &[PK, SK, TENANT]).await
+    }
+
+    /// A partition's rows, strongly consistent, with these attributes or, where none is named, with all.
+    async fn query_partition(
+        &self,
+        operation: &'static str,
+        table: &str,
+        pk: AttributeValue,
+        attributes: &[&str],
+    ) -> Result<Vec<Item>, Error> {
+        let names: HashMap<_, _> =
+            attributes.iter().chain([&PK]).map(|name| (format!("#{name}"), (*name).to_owned())).collect();
+        let projected: Vec<_> = attributes.iter().map(|name| format!("#{name}")).collect();
+        let projection = (!projected.is_empty()).then(|| projected.join(", "));
         let mut items = Vec::new();
         let mut start = None;
         loop {
@@ -102,7 +127,8 @@ impl Store {
                 .table_name(table)
                 .consistent_read(true)
                 .key_condition_expression("#pk = :pk")
-                .expression_attribute_names("#pk", PK)
+                .set_projection_expression(projection.clone())
+                .set_expression_attribute_names(Some(names.clone()))
                 .expression_attribute_values(":pk", pk.clone())
                 .set_exclusive_start_key(start);
             let page = request.send().await.map_err(|error| Error::from_sdk(operation, error))?;

@@ -75,7 +75,7 @@ impl Workflows<'_> {
     pub async fn delete(&self, tenant: TenantId, id: WorkflowId) -> Result<bool, Error> {
         const OPERATION: &str = "delete workflow";
         let table = self.0.config_table();
-        let rows = self.0.read_partition(OPERATION, table, text(partition(id))).await?;
+        let rows = self.0.read_partition_keys(OPERATION, table, text(partition(id))).await?;
         // `head` sorts before the versions, so it goes in the first transaction.
         let mut keys = Vec::with_capacity(rows.len());
         for item in rows.iter().filter(|item| item.get(TENANT) == Some(&text(tenant))) {

@@ -50,7 +50,7 @@ impl Connector {
             Some(Instead::Dead) => return response(400, dead()),
             None => {}
         }
-        let metered = self.meter.measures_units().then(|| ask_for_units(body)).flatten();
+        let metered = self.meter.measures().then(|| ask_for_units(body)).flatten();
         let ran = self.run(&operation, metered.as_deref().unwrap_or(body)).await?;
         if ran.succeeded && dispatch::writes(&operation) {
             self.faults.note_write(&operation, body);
@@ -72,8 +72,8 @@ impl Connector {
                 if operation == "Query" {
                     answer = self.faults.hide_recent(body, answer);
                 }
-                if self.meter.measures_units() {
-                    self.meter.add_units(&answer, dispatch::writes(operation));
+                if self.meter.measures() {
+                    self.meter.add_answer(&answer, dispatch::writes(operation));
                 }
                 Ok(Ran { response: response(200, answer)?, succeeded: true })
             }

@@ -14,7 +14,7 @@ pub struct Meter {
 
 #[derive(Debug, Default)]
 struct Inner {
-    measures_units: AtomicBool,
+    measures: AtomicBool,
     counts: Mutex<Counts>,
 }
 
@@ -23,6 +23,7 @@ struct Counts {
     calls: BTreeMap<String, u64>,
     read_units: f64,
     write_units: f64,
+    answered_bytes: u64,
 }
 
 impl Meter {
@@ -36,10 +37,10 @@ impl Meter {
         self.lock().calls.clone()
     }
 
-    /// Sets all counts to zero and, with `true`, begins to measure capacity units, which slows every request down.
+    /// Sets all counts to zero and, with `true`, begins to measure capacity units and answers, which slows every request down.
     pub fn restart(&self, measure_units: bool) {
         *self.lock() = Counts::default();
-        self.inner.measures_units.store(measure_units, Ordering::SeqCst);
+        self.inner.measures.store(measure_units, Ordering::SeqCst);
     }
 
     /// Read capacity units used, indexes included.
@@ -52,6 +53,11 @@ impl Meter {
         self.lock().write_units
     }
 
+    /// How many bytes the answers had.
+    pub fn answered_bytes(&self) -> u64 {
+        self.lock().answered_bytes
+    }
+
     pub(super) fn count(&self, operation: &str) {
         let mut counts = self.lock();
         match counts.calls.get_mut(operation) {
@@ -60,12 +66,13 @@ impl Meter {
         }
     }
 
-    pub(super) fn measures_units(&self) -> bool {
-        self.inner.measures_units.load(Ordering::SeqCst)
+    pub(super) fn measures(&self) -> bool {
+        self.inner.measures.load(Ordering::SeqCst)
     }
 
-    /// Adds up the `ConsumedCapacity` of an answer: one object, or one for each table.
-    pub(super) fn add_units(&self, answer: &[u8], writes: bool) {
+    /// Adds an answer's length and its `ConsumedCapacity`: one object, or one for each table.
+    pub(super) fn add_answer(&self, answer: &[u8], writes: bool) {
+        self.lock().answered_bytes += answer.len() as u64;
         let Ok(answer) = serde_json::from_slice::<Value>(answer) else { return };
         let consumed = &answer["ConsumedCapacity"];
         let units = match consumed.as_array() {

@@ -104,6 +104,26 @@ async fn deleting_takes_all_versions() {
     .await;
 }
 
+/// It used to read every version whole.
+#[tokio::test]
+async fn deleting_reads_keys_only() {
+    let setup = Setup::memory().await;
+    let workflows = setup.store().workflows();
+    let (mut head, mut definition) = workflow(&setup, setup.ids.tenant());
+    definition.steps[0].with.insert("large".to_owned(), "x".repeat(200_000).into());
+    workflows.create(&head, &definition).await.unwrap();
+    for _ in 0..11 {
+        head = Workflow { version: head.version + 1, revision: head.revision + 1, ..head };
+        workflows.replace(head.revision - 1, &head, Some(&definition)).await.unwrap();
+    }
+    setup.embedded.meter.restart(true);
+    assert!(workflows.delete(head.tenant, head.id).await.unwrap());
+    let (pages, bytes) = (setup.embedded.meter.calls("Query"), setup.embedded.meter.answered_bytes());
+    assert!(pages > 1, "a page ends after 1 MB of rows");
+    assert!(bytes < 10_000, "{bytes} bytes");
+    assert_eq!(workflows.definition(head.tenant, head.id, 12).await.unwrap(), None);
+}
+
 #[tokio::test]
 async fn a_list_shows_each_of_the_tenants_workflows_once() {
     everywhere(async |setup| {
