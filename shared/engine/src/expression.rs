@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value as Dynamic};
 use serde_json::{Map, Value};
-use tidegate_model::{FieldError, Pointer};
+use tidegate_model::{FieldError, MAX_JSON_DEPTH, Pointer};
 
 /// The longest expression, in bytes.
 const MAX_EXPRESSION_BYTES: usize = 4 * 1024;
@@ -20,8 +20,6 @@ const MAX_EXPRESSIONS: usize = 1_000;
 const MAX_INPUT_MULTIPLICATIONS: usize = 20;
 /// The largest value that a filter builds.
 const MAX_FILTER_BYTES: usize = 1024 * 1024;
-/// How deep a yielded value may be nested.
-const MAX_RESULT_DEPTH: usize = 128;
 /// How many `~` and `+` an expression may hold: each copies both its sides.
 const MAX_CONCATENATIONS: usize = 32;
 /// How many `*` an expression may hold: each can repeat a text to 100 MB.
@@ -65,6 +63,8 @@ impl Data {
 
 /// What is left for the expressions of one input.
 struct Budget {
+    /// Levels of nesting below where the filling is.
+    depth: usize,
     bytes: usize,
     expressions: usize,
     multiplications: usize,
@@ -72,7 +72,12 @@ struct Budget {
 
 impl Budget {
     fn new() -> Self {
-        Self { bytes: MAX_RESULT_BYTES, expressions: MAX_EXPRESSIONS, multiplications: MAX_INPUT_MULTIPLICATIONS }
+        Self {
+            depth: MAX_JSON_DEPTH,
+            bytes: MAX_RESULT_BYTES,
+            expressions: MAX_EXPRESSIONS,
+            multiplications: MAX_INPUT_MULTIPLICATIONS,
+        }
     }
 
     fn take_expression(&mut self, multiplications: usize) -> Result<(), String> {
@@ -113,11 +118,14 @@ impl Scope {
         at: &Pointer,
         budget: &mut Budget,
     ) -> Result<Map<String, Value>, ExpressionError> {
+        budget.depth = budget.depth.saturating_sub(1);
         let filled = fields.iter().map(|(name, value)| {
             let filled = self.fill_value(value, &at.push(name), budget)?;
             Ok((name.clone(), filled))
         });
-        filled.collect()
+        let filled = filled.collect();
+        budget.depth += 1;
+        filled
     }
 
     fn fill_value(&self, input: &Value, at: &Pointer, budget: &mut Budget) -> Result<Value, ExpressionError> {
@@ -126,9 +134,12 @@ impl Scope {
                 self.fill_text(text, budget).map_err(|message| ExpressionError { pointer: at.clone(), message })
             }
             Value::Array(items) => {
+                budget.depth = budget.depth.saturating_sub(1);
                 let filled =
                     items.iter().enumerate().map(|(index, item)| self.fill_value(item, &at.push(index), budget));
-                filled.collect::<Result<_, _>>().map(Value::Array)
+                let filled = filled.collect::<Result<_, _>>().map(Value::Array);
+                budget.depth += 1;
+                filled
             }
             Value::Object(fields) => self.fill_fields(fields, at, budget).map(Value::Object),
             Value::Null | Value::Bool(_) | Value::Number(_) => Ok(input.clone()),
@@ -160,7 +171,7 @@ impl Scope {
         if value.is_undefined() {
             return Err(format!("`{}` is not there; {DEFAULT_HINT}", source.trim()));
         }
-        to_json(&value, MAX_RESULT_DEPTH, &mut budget.bytes).map_err(|reason| format!("`{}` {reason}", source.trim()))
+        to_json(&value, budget.depth, &mut budget.bytes).map_err(|reason| format!("`{}` {reason}", source.trim()))
     }
 }
 
@@ -385,7 +396,7 @@ fn string(value: &Dynamic) -> Result<String, Error> {
 
 fn to_json_text(value: &Dynamic) -> Result<String, Error> {
     let mut room = MAX_FILTER_BYTES;
-    to_json(value, MAX_RESULT_DEPTH, &mut room)
+    to_json(value, MAX_JSON_DEPTH, &mut room)
         .map(|value| value.to_string())
         .map_err(|reason| Error::new(ErrorKind::InvalidOperation, reason))
 }
@@ -552,6 +563,15 @@ mod tests {
         assert!(texts(1_001).is_err(), "expressions are counted");
         let large = json!("{{ text * 1000 }}");
         assert!(fill(Value::Array(vec![large; 7])).unwrap_err().contains("too large"), "bytes are counted");
+        let nested = |levels: usize| {
+            let list = format!("{{{{ {}1{} }}}}", "[".repeat(40), "]".repeat(40));
+            fill((0..levels).fold(json!(list), |inner, _| json!([inner])))
+        };
+        assert!(nested(MAX_JSON_DEPTH - 42).is_ok());
+        assert!(
+            nested(MAX_JSON_DEPTH - 41).unwrap_err().contains("deeply"),
+            "nesting adds up to what can be read back"
+        );
         let deep = format!("{{{{ {}1{} }}}}", "[".repeat(1_000), "]".repeat(1_000));
         assert!(fill(json!(deep)).is_err());
     }
