@@ -17,7 +17,6 @@ use crate::settings::{Cli, Command};
 /// How long to wait at the end for calls that can't be interrupted, such as the resolution of a name.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
-#[expect(clippy::print_stdout, reason = "the document is what `tidegate openapi` is for")]
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Serve(settings) => {

@@ -133,7 +133,7 @@ pub fn decide(run: &Run<'_>, now: Timestamp) -> Decision {
                 attempt,
                 uses: step.uses.clone(),
                 connection: step.connection,
-                input: Value::Object(input),
+                input,
                 timeout: Duration::from_millis(step.timeout_ms).min(until(now, deadline)),
                 idempotency_key: format!("{}:{}", run.facts.run_id, step.id),
             })),

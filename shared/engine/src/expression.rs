@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value as Dynamic};
 use serde_json::{Map, Value};
-use tidegate_model::{FieldError, MAX_JSON_DEPTH, Pointer};
+use tidegate_model::{FieldError, MAX_JSON_DEPTH, Pointer, check_json_value};
 
 /// The longest expression, in bytes.
 const MAX_EXPRESSION_BYTES: usize = 4 * 1024;
@@ -63,8 +63,6 @@ impl Data {
 
 /// What is left for the expressions of one input.
 struct Budget {
-    /// Levels of nesting below where the filling is.
-    depth: usize,
     bytes: usize,
     expressions: usize,
     multiplications: usize,
@@ -72,12 +70,7 @@ struct Budget {
 
 impl Budget {
     fn new() -> Self {
-        Self {
-            depth: MAX_JSON_DEPTH,
-            bytes: MAX_RESULT_BYTES,
-            expressions: MAX_EXPRESSIONS,
-            multiplications: MAX_INPUT_MULTIPLICATIONS,
-        }
+        Self { bytes: MAX_RESULT_BYTES, expressions: MAX_EXPRESSIONS, multiplications: MAX_INPUT_MULTIPLICATIONS }
     }
 
     fn take_expression(&mut self, multiplications: usize) -> Result<(), String> {
@@ -104,12 +97,20 @@ impl Scope {
         Self { values: Data::object(names).0 }
     }
 
-    /// Fills in every expression of an input's fields.
+    /// Fills in every expression of an input's fields; yields an object.
     ///
     /// # Errors
-    /// The first expression that is malformed, names a missing value or takes too much.
-    pub fn fill(&self, fields: &Map<String, Value>, at: &Pointer) -> Result<Map<String, Value>, ExpressionError> {
-        self.fill_fields(fields, at, &mut Budget::new())
+    /// The first expression that is malformed, names a missing value or takes too much; or the whole, where it is too
+    /// large or too deep to be stored and read again.
+    pub fn fill(&self, fields: &Map<String, Value>, at: &Pointer) -> Result<Value, ExpressionError> {
+        let filled = Value::Object(self.fill_fields(fields, at, &mut Budget::new())?);
+        match check_json_value(&filled) {
+            Ok(()) => Ok(filled),
+            Err(error) => {
+                let message = format!("the input has {error} once its expressions are filled in");
+                Err(ExpressionError { pointer: at.clone(), message })
+            }
+        }
     }
 
     fn fill_fields(
@@ -118,14 +119,11 @@ impl Scope {
         at: &Pointer,
         budget: &mut Budget,
     ) -> Result<Map<String, Value>, ExpressionError> {
-        budget.depth = budget.depth.saturating_sub(1);
         let filled = fields.iter().map(|(name, value)| {
             let filled = self.fill_value(value, &at.push(name), budget)?;
             Ok((name.clone(), filled))
         });
-        let filled = filled.collect();
-        budget.depth += 1;
-        filled
+        filled.collect()
     }
 
     fn fill_value(&self, input: &Value, at: &Pointer, budget: &mut Budget) -> Result<Value, ExpressionError> {
@@ -134,12 +132,9 @@ impl Scope {
                 self.fill_text(text, budget).map_err(|message| ExpressionError { pointer: at.clone(), message })
             }
             Value::Array(items) => {
-                budget.depth = budget.depth.saturating_sub(1);
                 let filled =
                     items.iter().enumerate().map(|(index, item)| self.fill_value(item, &at.push(index), budget));
-                let filled = filled.collect::<Result<_, _>>().map(Value::Array);
-                budget.depth += 1;
-                filled
+                filled.collect::<Result<_, _>>().map(Value::Array)
             }
             Value::Object(fields) => self.fill_fields(fields, at, budget).map(Value::Object),
             Value::Null | Value::Bool(_) | Value::Number(_) => Ok(input.clone()),
@@ -171,7 +166,7 @@ impl Scope {
         if value.is_undefined() {
             return Err(format!("`{}` is not there; {DEFAULT_HINT}", source.trim()));
         }
-        to_json(&value, budget.depth, &mut budget.bytes).map_err(|reason| format!("`{}` {reason}", source.trim()))
+        to_json(&value, MAX_JSON_DEPTH, &mut budget.bytes).map_err(|reason| format!("`{}` {reason}", source.trim()))
     }
 }
 
@@ -459,7 +454,7 @@ mod tests {
         });
         let input = Map::from_iter([("v".to_owned(), input)]);
         let filled = Scope::new(Data::from(&names).members()).fill(&input, &Pointer::root());
-        filled.map(|mut filled| filled.remove("v").unwrap()).map_err(|error| error.to_string())
+        filled.map(|mut filled| filled["v"].take()).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -567,11 +562,10 @@ mod tests {
             let list = format!("{{{{ {}1{} }}}}", "[".repeat(40), "]".repeat(40));
             fill((0..levels).fold(json!(list), |inner, _| json!([inner])))
         };
-        assert!(nested(MAX_JSON_DEPTH - 42).is_ok());
-        assert!(
-            nested(MAX_JSON_DEPTH - 41).unwrap_err().contains("deeply"),
-            "nesting adds up to what can be read back"
-        );
+        assert!(nested(MAX_JSON_DEPTH - 41).is_ok());
+        assert!(nested(MAX_JSON_DEPTH - 40).unwrap_err().contains("levels"), "all levels count together");
+        let posing = json!("{{ {'$serde_json::private::RawValue': '[1]'} }}");
+        assert!(fill(posing).is_err(), "a reserved name would be read back as something else");
         let deep = format!("{{{{ {}1{} }}}}", "[".repeat(1_000), "]".repeat(1_000));
         assert!(fill(json!(deep)).is_err());
     }
