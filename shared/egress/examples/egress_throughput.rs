@@ -1,5 +1,5 @@
 //! Prints how many calls a second one client makes, with a bearer token, to a server in the same process:
-//! `cargo run --release -p tidegate-egress --example throughput`.
+//! `cargo run --release -p tidegate-egress --example egress_throughput`.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for developers")]
 

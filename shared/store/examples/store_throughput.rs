@@ -1,5 +1,5 @@
 //! How many runs a second the embedded store takes: each is created and replaced, as the worker does for a run of one
-//! step. `cargo run --profile fast -p tidegate-store --example throughput [folder]`; without a folder, in memory.
+//! step. `cargo run --profile fast -p tidegate-store --example store_throughput [folder]`; without a folder, in memory.
 
 #![expect(clippy::print_stdout, reason = "a program that prints its results")]
 
