@@ -83,11 +83,16 @@ async fn login(router: &Router, url: &str, data: &Path) -> anyhow::Result<Map<St
         }
         Err(error) => return Err(error).with_context(|| format!("{} can't be read", file.display())),
     };
+    let made_for = login.get("url").and_then(Value::as_str);
+    if let Some(made_for) = made_for.filter(|made_for| *made_for != url) {
+        bail!("the demo in {} sends to {made_for}; start it there again, or on another --data-dir", data.display());
+    }
     if !login.contains_key("webhook") {
         let webhook = make(router, url, &login).await.with_context(|| {
             format!("can't make the demo that {} is the login of; start again, or on another folder", file.display())
         })?;
         login.insert("webhook".to_owned(), webhook);
+        login.insert("url".to_owned(), json!(url));
         write(&file, &login)?;
     }
     Ok(login)

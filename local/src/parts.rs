@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use tidegate_auth::{Passwords, Registration, TokenSigner};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_http::{Api, Health, TokenVerifier};
@@ -18,6 +18,8 @@ use tidegate_store::embedded::{self, Embedded, Faults, Location};
 
 use crate::settings::Serve;
 
+/// Holds the master key, which opens every other one.
+const KEY_FILE: &str = "master.key";
 /// How long a message may be handled before it comes again: the worker's time and a margin.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(330);
 /// The issuer of access tokens: the installation. Behind another name it may change freely; tokens are short-lived.
@@ -33,6 +35,7 @@ pub(crate) struct Parts {
     pub(crate) clock: Clock,
     pub(crate) ids: Ids,
     envelope: Envelope,
+    signer: TokenSigner,
     registration: Registration,
     /// Holds what [`Parts::in_memory`] needs on disk.
     _scratch: Option<tempfile::TempDir>,
@@ -48,8 +51,20 @@ impl Parts {
             .mode(0o700)
             .create(folder)
             .with_context(|| format!("can't make the data folder {}", folder.display()))?;
+        let key = folder.join(KEY_FILE);
+        if folder.join(embedded::DATABASE_FILE).exists() && !key.exists() {
+            bail!(
+                "{} is missing, and without it no secret in the data folder can be opened: restore it from a backup, or \
+                 start on another folder",
+                key.display()
+            );
+        }
         let embedded = embedded::open(Location::Folder(folder), Faults::default()).await?;
-        Self::over(embedded, folder, Some(&folder.join("queue.db")), settings.registration(), None)
+        let parts = Self::over(embedded, folder, Some(&folder.join("queue.db")), settings.registration(), None)?;
+        parts.signer.ready().await.with_context(|| {
+            format!("the data folder's keys can't be opened; is {} the one that they were made with?", key.display())
+        })?;
+        Ok(parts)
     }
 
     /// Parts that are gone with the process; what the OpenAPI document is made from.
@@ -68,19 +83,23 @@ impl Parts {
         scratch: Option<tempfile::TempDir>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
-        let keys = KeyFile::open_or_create(&folder.join("master.key"))?;
+        let keys = KeyFile::open_or_create(&folder.join(KEY_FILE))?;
         let settings =
             EmbeddedSettings { visibility_timeout: VISIBILITY_TIMEOUT, max_receive_count: MAX_RECEIVE_COUNT };
         let queue = match queue {
             Some(path) => EmbeddedQueue::open(path, settings, clock.clone())?,
             None => EmbeddedQueue::in_memory(settings, clock.clone())?,
         };
+        let envelope = Envelope::new(Arc::new(keys), clock.clone());
+        let ids = Ids::new(clock.clone());
+        let store = embedded.store.clone();
         Ok(Self {
             embedded,
             queue: Arc::new(queue),
             blobs: Arc::new(FolderBlobs::open(&folder.join("blobs"), clock.clone())?),
-            envelope: Envelope::new(Arc::new(keys), clock.clone()),
-            ids: Ids::new(clock.clone()),
+            signer: TokenSigner::new(store, envelope.clone(), ISSUER, clock.clone(), ids.clone()),
+            envelope,
+            ids,
             clock,
             registration,
             _scratch: scratch,
@@ -95,7 +114,7 @@ impl Parts {
         let auth = tidegate_auth::Deps {
             store: store.clone(),
             envelope: envelope.clone(),
-            signer: TokenSigner::new(store.clone(), envelope.clone(), ISSUER, clock.clone(), ids.clone()),
+            signer: self.signer.clone(),
             verifier: verifier.clone(),
             passwords: Passwords::new(std::thread::available_parallelism()?.get()),
             clock: clock.clone(),
@@ -158,7 +177,12 @@ impl Parts {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use clap::Parser;
+
     use super::*;
+    use crate::settings::{Cli, Command};
 
     #[tokio::test]
     async fn the_kept_openapi_document_is_the_codes() {
@@ -170,5 +194,37 @@ mod tests {
             "docs/openapi.json is not what the code says; if the change is meant: \
              cargo run -p tidegate -- openapi > docs/openapi.json"
         );
+    }
+
+    async fn open(folder: &Path) -> anyhow::Result<Parts> {
+        let folder = folder.to_str().unwrap();
+        let cli = Cli::parse_from(["tidegate", "serve", "--data-dir", folder, "--port", "0"]);
+        let Command::Serve(settings) = cli.command else { unreachable!("it is serve") };
+        Parts::open(&settings).await
+    }
+
+    #[tokio::test]
+    async fn the_data_folder_is_private_and_opens_with_its_own_key_only() {
+        let scratch = tempfile::tempdir().unwrap();
+        let folder = scratch.path().join("data");
+        drop(open(&folder).await.unwrap());
+        for file in ["master.key", "queue.db", "store.db"] {
+            let mode = std::fs::metadata(folder.join(file)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{file}");
+        }
+
+        let key = folder.join("master.key");
+        let own = std::fs::read(&key).unwrap();
+        std::fs::write(&key, [7; 32]).unwrap();
+        let refused = format!("{:#}", open(&folder).await.err().unwrap());
+        assert!(refused.contains("can't be opened"), "{refused}");
+        std::fs::remove_file(&key).unwrap();
+        let refused = format!("{:#}", open(&folder).await.err().unwrap());
+        assert!(refused.contains("is missing"), "{refused}");
+        assert!(!key.exists(), "no other key is made in its place");
+
+        std::fs::write(&key, own).unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        drop(open(&folder).await.unwrap());
     }
 }

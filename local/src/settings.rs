@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use tidegate_auth::Registration;
@@ -38,7 +39,7 @@ pub(crate) struct Serve {
     pub(crate) data_dir: PathBuf,
 
     /// Address ranges that workflows may call although they are not public, such as 127.0.0.1/32.
-    #[arg(long, env = "TIDEGATE_EGRESS_ALLOW", value_delimiter = ',', num_args = 1.., value_name = "CIDR")]
+    #[arg(long, env = "TIDEGATE_EGRESS_ALLOW", value_delimiter = ',', num_args = 1.., value_name = "CIDR", value_parser = range)]
     pub(crate) egress_allow: Vec<IpNet>,
 
     /// How many runs are executed at once.
@@ -54,8 +55,15 @@ pub(crate) struct Serve {
     pub(crate) log: String,
 
     /// Makes a demo tenant with sample workflows, and an inbox that they send to. Allows calls to 127.0.0.1.
-    #[arg(long, env = "TIDEGATE_DEMO")]
+    #[arg(long, env = "TIDEGATE_DEMO", value_parser = BoolishValueParser::new())]
     pub(crate) demo: bool,
+}
+
+/// A range such as `10.0.0.0/8`, or one address.
+fn range(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    parsed.map_err(|_| "expected an address or a range such as 127.0.0.1/32; names of hosts can't be opened".to_owned())
 }
 
 impl Serve {

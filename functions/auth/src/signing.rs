@@ -82,6 +82,16 @@ impl TokenSigner {
         Self { shared: Arc::new(shared) }
     }
 
+    /// Opens the key, or makes the first one; to be called at the start, so that a wrong master key is found then.
+    ///
+    /// # Errors
+    /// The key can't be had, made or opened.
+    pub async fn ready(&self) -> Result<(), SigningError> {
+        let mut current = self.shared.current.lock().await;
+        *current = Some(self.shared.current_key(self.shared.clock.now()).await?);
+        Ok(())
+    }
+
     /// An access token for a user, good for [`TOKEN_LIFETIME`].
     ///
     /// # Errors

@@ -33,7 +33,8 @@ pub use meter::Meter;
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 const LOCK_FILE: &str = "lock";
-const DATABASE_FILE: &str = "store.db";
+/// The database's file in the data folder.
+pub const DATABASE_FILE: &str = "store.db";
 
 /// Where the data lies.
 #[derive(Debug, Clone, Copy)]

@@ -48,7 +48,7 @@ pub enum KeyFileError {
     /// It is not a file of 32 bytes.
     #[error(
         "the key file {} is not a regular file of 32 bytes: restore it from a backup (without the right key no stored \
-         credential can be read); with nothing to lose, remove it and a new key is made",
+         credential can be read), or start on another data folder",
         path.display()
     )]
     NotAKey {

@@ -3,6 +3,8 @@
 //! Every method but the constructors runs between [`Database::begin`] and [`Database::commit`]. After an error the
 //! writer rolls back, and the counts are read again from the file.
 
+use std::fs::File;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +56,8 @@ const SWEEP_LIMIT: i64 = 1000;
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EmbeddedError {
+    #[error("the file can't be opened or made")]
+    File(#[source] Arc<std::io::Error>),
     #[error("SQLite failed")]
     Sqlite(#[source] Arc<rusqlite::Error>),
     /// After a failed fsync the kernel may have dropped what was written before it, and says so only once.
@@ -135,6 +139,13 @@ pub(super) enum Failing {
 
 impl Database {
     pub(super) fn open(path: &Path, settings: EmbeddedSettings, clock: &Clock) -> Result<Self, EmbeddedError> {
+        // Messages hold what webhooks brought. SQLite gives its log the database's mode.
+        File::options()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| EmbeddedError::File(Arc::new(error)))?;
         let connection = Connection::open(path)?;
         connection.busy_timeout(LOCK_PATIENCE)?;
         // Without a second process there is no need for shared memory and a lock per transaction.
