@@ -26,11 +26,20 @@ impl Api {
         getrandom::fill(&mut random)?;
         let email = format!("alex-{:016x}@example.com", u64::from_be_bytes(random));
         let password = "correct horse battery staple";
-        let mut api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
         let account = json!({"email": email, "password": password, "name": "Alex", "tenant_name": "Example"});
-        api.call(Method::POST, "/api/auth/register", Some(account)).await?;
-        let login = api.call(Method::POST, "/api/auth/login", Some(json!({"email": email, "password": password})));
-        api.token = text(&login.await?, "/access_token")?.to_owned();
+        api.post("/api/auth/register", account).await?;
+        Self::log_in(base_url, &email, password).await
+    }
+
+    /// Signs in.
+    ///
+    /// # Errors
+    /// The server is away, or answers anything but what the API promises.
+    pub async fn log_in(base_url: &str, email: &str, password: &str) -> anyhow::Result<Self> {
+        let mut api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let login = api.post("/api/auth/login", json!({"email": email, "password": password})).await?;
+        api.token = text(&login, "/access_token")?.to_owned();
         Ok(api)
     }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use tidegate_telemetry::Metrics;
 use tidegate_worker::{Deps, Settings, Source, handle_batch};
 
 fn main() -> anyhow::Result<()> {
@@ -14,7 +15,8 @@ fn main() -> anyhow::Result<()> {
             settings.worker_timeout = Duration::from_secs(seconds);
         }
         let (queue, scheduler, blobs) = (aws.run_queue()?, aws.scheduler()?, aws.blobs()?);
-        let deps = Deps::new(aws.store()?, queue, scheduler, blobs, egress, aws.clock.clone(), settings);
+        let mut deps = Deps::new(aws.store()?, queue, scheduler, blobs, egress, aws.clock.clone(), settings);
+        deps.metrics = Metrics::collecting();
 
         let dead_letters: String =
             aws.setting("TIDEGATE_DEAD_LETTER_QUEUE_ARN")?.context("no dead-letter queue is named")?;
@@ -24,7 +26,11 @@ fn main() -> anyhow::Result<()> {
         let share = (runs / workers).max(1);
         tidegate_lambda::serve_queue(&aws, async |queue, messages, time| {
             let source = if queue == dead_letters { Source::DeadLetters } else { Source::Runs };
-            handle_batch(&deps, source, messages, time, share).await
+            let again = handle_batch(&deps, source, messages, time, share).await;
+            if let Err(error) = deps.metrics.write("worker", &deps.clock, &mut std::io::stdout()) {
+                tracing::warn!(component = "worker", %error, "metrics could not be written");
+            }
+            again
         })
         .await
     })
