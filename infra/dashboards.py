@@ -36,8 +36,8 @@ def objects():
             metric("sum", "data.write_units", "Write units"), metric("sum", "data.read_units", "Read units"),
             metric("sum", "data.calls", "Calls"), metric("count"),
         ], rows("workflow_id", "Workflow")), 24),
-        (table("failures", "Failures", NOT_DONE, [metric("count")], rows("data.code", "Code"),
-               rows("data.failed_step", "Step"), rows("workflow_id", "Workflow")), 24),
+        (table("failures", "Failures", NOT_DONE, [metric("count")], rows("data.code", "Code", missing=True),
+               rows("data.failed_step", "Step", missing=True), rows("workflow_id", "Workflow")), 24),
         (search("failed-runs", "Failed runs", NOT_DONE,
                 ["tenant_id", "workflow_id", "run_id", "data.code", "data.failed_step", "trace_id"]), 24),
         (lines("webhook-latency", "Webhooks: time until accepted (ms)", WEBHOOKS,
@@ -136,7 +136,8 @@ def table(name, title, kuery, metrics, *buckets):
 
 
 def visualization(name, title, kuery, shape, params, metrics, buckets):
-    aggregations = [{"id": str(number + 1), "enabled": True, **each} for number, each in enumerate([*metrics, *buckets])]
+    numbered = enumerate([*metrics, *buckets], 1)
+    aggregations = [{"id": str(number), "enabled": True, **each} for number, each in numbered]
     state = {"title": title, "type": shape, "params": params, "aggs": aggregations}
     attributes = {"title": title, "description": "", "version": 1, "uiStateJSON": "{}", "visState": text(state)}
     return {"id": f"tidegate-{name}", "type": "visualization", **referring(attributes, from_index(kuery))}
@@ -189,15 +190,15 @@ def split(field):
     return {"type": "terms", "schema": "group", "params": terms(field)}
 
 
-def rows(field, label):
-    """A row for each value, the largest of the first metric first. Lines without the field are left out."""
-    return {"type": "terms", "schema": "bucket", "params": {**terms(field), "customLabel": label}}
+def rows(field, label, missing=False):
+    """A row for each value, the largest of the first metric first, and on demand one for lines without the field."""
+    return {"type": "terms", "schema": "bucket", "params": {**terms(field, missing), "customLabel": label}}
 
 
-def terms(field):
+def terms(field, missing=False):
     return {
         "field": field, "orderBy": "1", "order": "desc", "size": 20, "otherBucket": False, "otherBucketLabel": "Other",
-        "missingBucket": False, "missingBucketLabel": "Missing",
+        "missingBucket": missing, "missingBucketLabel": "none",
     }
 
 
