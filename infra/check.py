@@ -31,7 +31,7 @@ PENDING = {"data.queue_age_ms", "data.calls", "data.read_units", "data.write_uni
 # Of Logs Insights: its fields begin with @, these are its words.
 INSIGHTS_WORDS = set("""
     fields filter stats sort limit display parse dedup by as and or not like in asc desc ispresent
-    count sum avg min max pct bin floor strcontains coalesce abs
+    count sum avg min max latest pct bin floor strcontains coalesce abs
 """.split())
 # Of the lines that Lambda itself writes.
 PLATFORM_FIELDS = {"type", "record.metrics.initDurationMs"}
