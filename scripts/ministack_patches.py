@@ -26,6 +26,7 @@ def apply():
     http_apis_have_bodies()
     tables_have_expiry_and_recovery()
     alarms_may_compute()
+    mappings_take_parameters()
     policies_see_partition_keys()
     policies_see_encryption_contexts()
     policies_see_schedule_groups()
@@ -50,20 +51,27 @@ def schedules_send_to_queues():
 
 def http_apis_have_bodies():
     """CloudFormation's AWS::ApiGatewayV2::Api: routes and integrations from the property Body."""
-    handler = provisioners._RESOURCE_HANDLERS["AWS::ApiGatewayV2::Api"]
+    wrap("AWS::ApiGatewayV2::Api", after=import_body)
+
+
+def wrap(resource_type, before=lambda properties: properties, after=lambda physical_id, properties: None):
+    """Changes a resource's properties before CloudFormation creates or updates it, and completes it after."""
+    handler = provisioners._RESOURCE_HANDLERS[resource_type]
     create, update = handler["create"], handler["update"]
 
-    def create_with_body(logical_id, props, stack_name):
-        api_id, outputs = create(logical_id, props, stack_name)
-        import_body(api_id, props)
-        return api_id, outputs
+    def create_wrapped(logical_id, properties, stack_name):
+        properties = before(properties)
+        physical_id, attributes = create(logical_id, properties, stack_name)
+        after(physical_id, properties)
+        return physical_id, attributes
 
-    def update_with_body(physical_id, old_props, new_props, stack_name, logical_id=None):
-        api_id, outputs = update(physical_id, old_props, new_props, stack_name, logical_id)
-        import_body(api_id, new_props)
-        return api_id, outputs
+    def update_wrapped(physical_id, old, new, *more, **named):
+        new = before(new)
+        physical_id, attributes = update(physical_id, before(old), new, *more, **named)
+        after(physical_id, new)
+        return physical_id, attributes
 
-    handler.update(create=create_with_body, update=update_with_body)
+    handler.update(create=create_wrapped, update=update_wrapped)
 
 
 def import_body(api_id, props):
@@ -91,20 +99,7 @@ def import_body(api_id, props):
 
 def tables_have_expiry_and_recovery():
     """CloudFormation's AWS::DynamoDB::Table: time to live and point-in-time recovery."""
-    handler = provisioners._RESOURCE_HANDLERS["AWS::DynamoDB::Table"]
-    create, update = handler["create"], handler["update"]
-
-    def create_with_settings(logical_id, props, stack_name):
-        name, outputs = create(logical_id, props, stack_name)
-        set_expiry_and_recovery(name, props)
-        return name, outputs
-
-    def update_with_settings(physical_id, old_props, new_props, stack_name, logical_id=None):
-        name, outputs = update(physical_id, old_props, new_props, stack_name, logical_id)
-        set_expiry_and_recovery(name, new_props)
-        return name, outputs
-
-    handler.update(create=create_with_settings, update=update_with_settings)
+    wrap("AWS::DynamoDB::Table", after=set_expiry_and_recovery)
 
 
 def set_expiry_and_recovery(table, props):
@@ -117,6 +112,11 @@ def set_expiry_and_recovery(table, props):
     enabled = str(recovery.get("PointInTimeRecoveryEnabled", False)).lower() == "true"
     request = {"PointInTimeRecoveryEnabled": enabled}
     done(dynamodb._update_continuous_backups({"TableName": table, "PointInTimeRecoverySpecification": request}))
+
+
+def done(response):
+    if response[0] >= 400:
+        raise ValueError(response[2])
 
 
 def alarms_may_compute():
@@ -133,9 +133,16 @@ def alarms_may_compute():
     provisioners._cw_metric_alarm_record = record_of_first
 
 
-def done(response):
-    if response[0] >= 400:
-        raise ValueError(response[2])
+def mappings_take_parameters():
+    """CloudFormation's AWS::Lambda::EventSourceMapping: a parameter, which is text, for a maximum concurrency."""
+
+    def with_numbers(properties):
+        scaling = properties.get("ScalingConfig")
+        if not scaling:
+            return properties
+        return {**properties, "ScalingConfig": {key: int(value) for key, value in scaling.items()}}
+
+    wrap("AWS::Lambda::EventSourceMapping", before=with_numbers)
 
 
 def policies_see_partition_keys():
