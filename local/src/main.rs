@@ -2,7 +2,6 @@
 //! scheduler, key file and blobs, with its data in a folder.
 
 mod demo;
-mod pages;
 mod parts;
 mod serve;
 mod settings;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tidegate_auth::{Passwords, Registration, TokenSigner};
 use tidegate_egress::{Egress, EgressSettings};
-use tidegate_http::{Api, Health, TokenVerifier};
+use tidegate_http::{Api, Health, ISSUER, TokenVerifier};
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
@@ -20,10 +20,10 @@ use crate::settings::Serve;
 
 /// Holds the master key, which opens every other one.
 const KEY_FILE: &str = "master.key";
+/// The OpenAPI document of all operations; a test holds it against them.
+const OPENAPI: &str = include_str!("../../docs/openapi.json");
 /// How long a message may be handled before it comes again: the worker's time and a margin.
 const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(330);
-/// The issuer of access tokens: the installation. Behind another name it may change freely; tokens are short-lived.
-const ISSUER: &str = "tidegate";
 /// After so many receives a message becomes a dead letter.
 const MAX_RECEIVE_COUNT: u32 = 25;
 
@@ -137,8 +137,8 @@ impl Parts {
             .merge(tidegate_webhooks::api(webhooks))
             .merge(tidegate_runs::api(runs))
             .merge(self.health().api())
-            .merge(crate::pages::errors());
-        api.with_document().context("write the OpenAPI document")
+            .merge(tidegate_http::error_pages());
+        Ok(api.with_document(OPENAPI))
     }
 
     /// The worker, as a process of its own name that alone owns the data.
@@ -188,7 +188,7 @@ mod tests {
     async fn the_kept_openapi_document_is_the_codes() {
         let parts = Parts::in_memory().await.unwrap();
         let document = parts.api().unwrap().document().to_pretty_json().unwrap();
-        let kept = include_str!("../../docs/openapi.json");
+        let kept = OPENAPI;
         assert!(
             document.trim() == kept.trim(),
             "docs/openapi.json is not what the code says; if the change is meant: \

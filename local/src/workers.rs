@@ -95,7 +95,7 @@ async fn handle(deps: &Deps, queue: &Arc<dyn Queue>, source: Source, message: &R
         Source::DeadLetters => queue.dead_letters(),
     };
     let Some(queue) = queue else { return };
-    let settled = match tidegate_worker::handle(deps, message, source).await {
+    let settled = match tidegate_worker::handle(deps, message, source, deps.settings.worker_timeout).await {
         Verdict::Delete => queue.delete(&message.receipt).await,
         Verdict::Keep { visible_in } => queue.change_visibility(&message.receipt, visible_in).await,
     };

@@ -21,12 +21,18 @@ pub(crate) struct SignedIn {
     pub(crate) tenant: Tenant,
 }
 
-/// Makes a tenant and the user who owns it.
+/// Makes a tenant and the user who owns it, and signs in, where everybody may.
 pub(crate) async fn register(deps: &Deps, request: Register) -> Result<SignedIn, Problem> {
     match deps.registration {
         Registration::Open => {}
         Registration::Invite | Registration::Closed => return Err(registration_closed()),
     }
+    let (user, tenant) = create(deps, request).await?;
+    sign_in(deps, user, tenant).await
+}
+
+/// Makes a tenant and the user who owns it.
+pub(crate) async fn create(deps: &Deps, request: Register) -> Result<(User, Tenant), Problem> {
     let Register { email, password, name, tenant_name } = request;
     let mut errors = Vec::new();
     let email = check_email(&email, &mut errors);
@@ -53,7 +59,7 @@ pub(crate) async fn register(deps: &Deps, request: Register) -> Result<SignedIn,
         | StoreError::Refused { .. }
         | StoreError::Corrupt { .. } => error.into(),
     })?;
-    sign_in(deps, user, tenant).await
+    Ok((user, tenant))
 }
 
 /// Signs in with address and password. Who isn't known and whose password is wrong get the same answer after the same

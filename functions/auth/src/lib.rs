@@ -11,7 +11,8 @@ mod signing;
 use std::str::FromStr;
 
 use axum::extract::FromRef;
-use tidegate_http::{Api, TokenVerifier, endpoint};
+use serde::Deserialize;
+use tidegate_http::{Api, Problem, TokenVerifier, endpoint};
 use tidegate_platform::{Clock, Envelope, Ids};
 use tidegate_store::Store;
 
@@ -74,6 +75,24 @@ impl FromStr for Registration {
             _ => Err(InvalidRegistration(text.to_owned())),
         }
     }
+}
+
+/// What the operator may have done by invoking the function itself; who may is IAM's business.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Command {
+    /// Makes an account and its tenant, whatever [`Registration`] says.
+    pub create_owner: Register,
+}
+
+/// Does what the operator asks for.
+///
+/// # Errors
+/// A field is wrong, the address is taken, or something is away.
+pub async fn command(deps: &Deps, Command { create_owner }: Command) -> Result<Me, Problem> {
+    let (user, tenant) = accounts::create(deps, create_owner).await?;
+    tracing::info!(user_id = %user.id, tenant_id = %tenant.id, "an owner was made by a direct call");
+    Ok(Me { user: user.into(), tenant: tenant.into() })
 }
 
 /// The function's operations.

@@ -2,9 +2,10 @@
 //! `docs/adr/0001-messages-and-rows.md`: [`table`](self) looks at the run's row and claims it, `execution` drives the
 //! engine and keeps the journal, `calls` makes the calls, `values` keeps what is too large for rows, `wake` arms timers.
 //!
-//! Who takes messages from the queue and deletes them is not its business: Lambda's event source mapping does so on
-//! AWS, `local` on a laptop.
+//! Who takes messages from the queue and deletes them is not its business: on AWS Lambda's event source mapping does so
+//! and hands them over as a `batch`, on a laptop `local` does.
 
+mod batch;
 mod calls;
 mod execution;
 mod table;
@@ -24,6 +25,8 @@ use tidegate_platform::{Blobs, Clock, PortError, Queue, Scheduler};
 use tidegate_store::Store;
 
 use crate::calls::Caches;
+
+pub use batch::handle_batch;
 
 /// What a worker may use.
 #[derive(Clone)]
@@ -53,7 +56,8 @@ pub struct Settings {
     pub process: String,
     /// Whether no other process works on this data: then leases of other processes are over, for those are dead.
     pub exclusive: bool,
-    /// How long one invocation may work on a message: at least 242 s, the longest step's timeout and its margin.
+    /// How long one invocation may work: a step whose timeout doesn't fit into it fails. The longest step's timeout and
+    /// its margin take 242 s.
     pub worker_timeout: Duration,
     /// The longest delay between two attempts that is waited for in place; longer ones park the run.
     pub in_place: Duration,
@@ -132,10 +136,9 @@ impl Deps {
     }
 }
 
-/// Handles one message, to its end or to its deadline ([`Settings::worker_timeout`] from now). A panic fails this
-/// message only.
-pub async fn handle(deps: &Deps, message: &ReceivedMessage, source: Source) -> Verdict {
-    let invocation = Invocation::begin(deps);
+/// Handles one message, to its end or until `time` is over. A panic fails this message only.
+pub async fn handle(deps: &Deps, message: &ReceivedMessage, source: Source, time: Duration) -> Verdict {
+    let invocation = Invocation::begin(deps, time);
     match table::handle(deps, message, source, &invocation).boxed().await {
         Ok(verdict) => verdict,
         Err(Error::Lost) => Verdict::Keep { visible_in: Duration::from_secs(1) },
@@ -164,11 +167,10 @@ struct Invocation {
 }
 
 impl Invocation {
-    fn begin(deps: &Deps) -> Self {
-        let timeout = deps.settings.worker_timeout;
+    fn begin(deps: &Deps, time: Duration) -> Self {
         Self {
-            deadline: Instant::now() + timeout,
-            lease_until: deps.clock.now().checked_add(timeout + LEASE_MARGIN).unwrap_or(Timestamp::MAX),
+            deadline: Instant::now() + time,
+            lease_until: deps.clock.now().checked_add(time + LEASE_MARGIN).unwrap_or(Timestamp::MAX),
         }
     }
 

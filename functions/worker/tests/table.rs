@@ -15,9 +15,9 @@ use tidegate_platform::Blobs;
 use tidegate_platform::queue::Queue;
 use tidegate_platform::scheduler::{SCHEDULED_TIME, Scheduler, Timer, When};
 use tidegate_store::{JournalItem, StoredRun};
-use tidegate_worker::{Settings, Source, Verdict, handle};
+use tidegate_worker::{Settings, Source, Verdict};
 use wiremock::ResponseTemplate;
-use world::{TRACEPARENT, World, message, seconds_until, wake};
+use world::{TRACEPARENT, World, handle, message, seconds_until, wake};
 
 async fn detail(world: &World, stored: &StoredRun) -> RunDetail {
     let value = match stored.detail.clone().unwrap() {

@@ -117,15 +117,12 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
 }
 
 impl Api {
-    /// The same, serving the document of its operations, this one included, at [`DOCUMENT_PATH`].
-    ///
-    /// # Errors
-    /// The document can't be written as JSON.
-    pub fn with_document(self) -> Result<Self, serde_json::Error> {
+    /// The same, serving an OpenAPI document at [`DOCUMENT_PATH`]: the installation's, of which these operations may be a
+    /// part.
+    pub fn with_document(self, document: &'static str) -> Self {
         let mut documented = self.route(crate::endpoint!(openapi_document));
-        let bytes = Bytes::from(serde_json::to_vec(&documented.document)?);
-        documented.router = documented.router.layer(Extension(ServedDocument(bytes)));
-        Ok(documented)
+        documented.router = documented.router.layer(Extension(ServedDocument(Bytes::from_static(document.as_bytes()))));
+        documented
     }
 
     /// A service that gives every request its context (id, trace, log line), and every failure a problem document.

@@ -1,12 +1,13 @@
 //! The glue between axum and Tidegate's functions: who may call ([`Caller`], [`Public`]), routes together with their
 //! OpenAPI document ([`Api`]), problem documents ([`Problem`]), extractors that name the wrong field, lists, entity tags,
-//! request context and health. Business rules are below it, in the functions.
+//! request context, health and the pages about errors. Business rules are below it, in the functions.
 
 mod access;
 mod api;
 mod context;
 mod extract;
 mod health;
+mod pages;
 pub mod permission;
 mod problem;
 mod token;
@@ -16,5 +17,6 @@ pub use api::{Api, DOCUMENT_PATH, Endpoint, MAX_BODY_BYTES};
 pub use context::RequestContext;
 pub use extract::{Created, ETag, IfMatch, Json, Limit, ListOf, PageQuery, Path, Query, Raw, Time};
 pub use health::{Health, HealthCheck, HealthReport, HealthStatus};
+pub use pages::error_pages;
 pub use problem::{Problem, ProblemCode};
-pub use token::{ALGORITHM, AUDIENCE, Claims, TOKEN_TYPE, TokenVerifier};
+pub use token::{ALGORITHM, AUDIENCE, Claims, ISSUER, TOKEN_TYPE, TokenVerifier};

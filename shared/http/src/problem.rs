@@ -1,6 +1,7 @@
 //! Errors as callers see them: problem documents (RFC 9457, `application/problem+json`).
 
 use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -226,6 +227,14 @@ impl Problem {
         };
         // Strings, numbers and lists of them: nothing in it can fail to become JSON.
         serde_json::to_vec(&document).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Problem {
+    /// What is wrong and where, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.detail)?;
+        self.0.errors.iter().try_for_each(|error| write!(f, " {}: {}.", error.pointer.as_str(), error.detail))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::Problem;
 pub const ALGORITHM: Algorithm = Algorithm::ES256;
 /// The `typ` of an access token, which tells it from any other token that we sign.
 pub const TOKEN_TYPE: &str = "at+jwt";
+/// The `iss` of an installation's access tokens. Another installation's don't pass, for they are signed with its own keys.
+pub const ISSUER: &str = "tidegate";
 /// The `aud` of every access token.
 pub const AUDIENCE: &str = "tidegate-api";
 

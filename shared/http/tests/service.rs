@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tidegate_http::{
     Api, Created, ETag, Health, IfMatch, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Public, Query, Raw,
-    RequestContext, Time, endpoint,
+    RequestContext, Time, endpoint, error_pages,
 };
 use tidegate_model::WorkflowId;
 use tidegate_platform::{Clock, Ids, PortError};
@@ -77,7 +77,7 @@ async fn trace(_: Public, context: RequestContext, State(at): State<Timestamp>, 
     Json(answer)
 }
 
-fn service() -> Router {
+fn api(document: &'static str) -> Api {
     let things = Api::new()
         .route(endpoint!(create))
         .route(endpoint!(list))
@@ -87,7 +87,12 @@ fn service() -> Router {
         .route(endpoint!(list).at("/items", "list_items"))
         .with_state(Timestamp::UNIX_EPOCH);
     let health = Health::default().live("loop", async || Ok(())).ready("store", async || Err("no such host".into()));
-    things.merge(health.api()).with_document().unwrap().into_router(Ids::seeded(Clock::system(), 1))
+    things.merge(health.api()).merge(error_pages()).with_document(document)
+}
+
+fn service() -> Router {
+    let document = api("").document().to_json().unwrap();
+    api(document.leak()).into_router(Ids::seeded(Clock::system(), 1))
 }
 
 struct Answer {
@@ -315,6 +320,15 @@ async fn health_tells_each_check_and_no_reason() {
 }
 
 #[tokio::test]
+async fn an_errors_page_is_text_and_an_unknown_code_a_problem() {
+    let page = send("GET", "/docs/errors/not_found", &[], "").await;
+    assert_eq!(page.header("content-type"), "text/plain; charset=utf-8");
+    assert!(page.body.as_str().unwrap().starts_with("# `not_found`"));
+    let unknown = send("GET", "/docs/errors/nothing", &[], "").await;
+    assert_eq!((unknown.status, unknown.header("content-type")), (StatusCode::NOT_FOUND, "application/problem+json"));
+}
+
+#[tokio::test]
 async fn the_document_describes_what_is_served() {
     let document = send("GET", "/api/openapi.json", &[], "").await.body;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
@@ -323,6 +337,7 @@ async fn the_document_describes_what_is_served() {
         paths,
         [
             "/api/openapi.json",
+            "/docs/errors/{code}",
             "/fail/{how}",
             "/items",
             "/q/health",

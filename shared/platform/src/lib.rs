@@ -1,7 +1,7 @@
 //! Ports to what differs between AWS and a laptop, with two implementations each: [`Queue`] (SQS, embedded),
 //! [`Scheduler`] (EventBridge Scheduler, embedded), [`KeyService`] (KMS, key file), [`Blobs`] (S3, folder). Each pair
 //! passes one contract suite (`tests/`). Here too: the [`Clock`], the source of ids, and envelope encryption, which is
-//! the same in both worlds.
+//! the same in both worlds; and the count of what AWS is asked ([`usage`]).
 
 pub mod blobs;
 mod clock;
@@ -9,6 +9,7 @@ pub mod envelope;
 pub mod key_service;
 pub mod queue;
 pub mod scheduler;
+pub mod usage;
 
 pub use blobs::Blobs;
 pub use clock::{Clock, Ids};

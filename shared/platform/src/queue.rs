@@ -1,9 +1,12 @@
 //! The queue port: at-least-once delivery with SQS's semantics.
 
+#[cfg(feature = "embedded")]
 mod embedded;
 mod sqs;
 
+#[cfg(feature = "embedded")]
 pub(crate) use embedded::writer::{Command, Writer};
+#[cfg(feature = "embedded")]
 pub use embedded::{Depth, EmbeddedQueue, EmbeddedSettings};
 pub use sqs::SqsQueue;
 

@@ -1,8 +1,10 @@
 //! The scheduler port: timers that send a message to the run queue.
 
+#[cfg(feature = "embedded")]
 mod embedded;
 mod eventbridge;
 
+#[cfg(feature = "embedded")]
 pub use embedded::EmbeddedScheduler;
 pub use eventbridge::{EventBridgeScheduler, EventBridgeSettings};
 

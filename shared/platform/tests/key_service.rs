@@ -70,9 +70,10 @@ async fn key_file() {
 
 #[tokio::test]
 async fn kms() {
-    let client = aws_sdk_kms::Client::new(&emulator::sdk_config());
+    let config = emulator::sdk_config();
+    let client = aws_sdk_kms::Client::new(&config);
     let key_id = client.create_key().send().await.unwrap().key_metadata.unwrap().key_id;
-    let keys = Kms::new(client.clone(), &key_id);
+    let keys = Kms::new(&config, &key_id);
     contract(&keys).await;
 
     let home = context("ten_a", "connections");
@@ -84,11 +85,11 @@ async fn kms() {
     client.enable_key().key_id(&key_id).send().await.unwrap();
     keys.unwrap_data_key(&wrapped, &home).await.unwrap();
 
-    let away = aws_sdk_kms::Config::from(&emulator::sdk_config())
-        .to_builder()
+    let away = config
+        .into_builder()
         .endpoint_url("http://127.0.0.1:9")
         .retry_config(aws_sdk_kms::config::retry::RetryConfig::disabled())
         .build();
-    let error = Kms::new(aws_sdk_kms::Client::from_conf(away), key_id).unwrap_data_key(&wrapped, &home).await;
+    let error = Kms::new(&away, key_id).unwrap_data_key(&wrapped, &home).await;
     assert!(matches!(error, Err(UnwrapError::Unavailable(_))), "{error:?}");
 }

@@ -228,7 +228,8 @@ async fn with_the_systems_clock_a_timer_wakes_the_queue() {
 
 async fn eventbridge() -> (Subject, EventBridgeSettings) {
     let sqs = subjects::sqs_queue(HOUR, 3).await;
-    let client = aws_sdk_scheduler::Client::new(&emulator::sdk_config());
+    let config = emulator::sdk_config();
+    let client = aws_sdk_scheduler::Client::new(&config);
     let settings = EventBridgeSettings {
         group: format!("test-{}", Ids::new(Clock::system()).workflow()),
         role_arn: format!("arn:aws:iam::{}:role/scheduler", emulator::ACCOUNT),
@@ -237,7 +238,7 @@ async fn eventbridge() -> (Subject, EventBridgeSettings) {
     };
     client.create_schedule_group().name(&settings.group).send().await.unwrap();
     let clock = Clock::system();
-    let scheduler = EventBridgeScheduler::new(client, settings.clone(), clock.clone());
+    let scheduler = EventBridgeScheduler::new(&config, settings.clone(), clock.clone());
     (Subject { scheduler: Box::new(scheduler), queue: Box::new(sqs.queue), clock }, settings)
 }
 

@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::endpoint::{Endpoint, EndpointFuture, Params, ResolveEndpoint};
 use aws_sdk_dynamodb::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_dynamodb::config::{
-    BehaviorVersion, Config, ConfigBag, Region, RuntimeComponents, StalledStreamProtectionConfig, auth,
+    BehaviorVersion, Builder, Config, ConfigBag, Region, RuntimeComponents, StalledStreamProtectionConfig, auth,
 };
 use aws_smithy_runtime_api::client::auth::{AuthSchemeId, AuthSchemeOption, AuthSchemeOptionsFuture};
 use dynoxide::Database;
@@ -163,8 +162,8 @@ impl Drop for Embedded {
 async fn assemble(engine: Engine, faults: Faults, place: String) -> Result<Embedded, OpenError> {
     let engine = Arc::new(engine);
     let meter = Meter::default();
-    let client = client(Connector::new(engine.clone(), faults.clone(), meter.clone()));
-    let store = Store::new(client, Tables { config: "config".to_owned(), history: "history".to_owned() });
+    let config = config(Connector::new(engine.clone(), faults.clone(), meter.clone()));
+    let store = Store::over(config, Tables { config: "config".to_owned(), history: "history".to_owned() });
     // From here on a failure drops it, which closes the database.
     let embedded = Embedded { store, faults, meter, engine };
     let made = embedded.store.create_tables().await;
@@ -194,10 +193,10 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// The SDK's client, without what only a network needs: signatures, endpoint rules, stalled-stream checks, a retry
+/// How the SDK's client is set up: without what only a network needs: signatures, endpoint rules, stalled-stream checks, a retry
 /// budget shared with other clients.
-fn client(connector: Connector) -> Client {
-    let config = Config::builder()
+fn config(connector: Connector) -> Builder {
+    Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::from_static("local"))
         .allow_no_auth()
@@ -207,8 +206,6 @@ fn client(connector: Connector) -> Client {
         .retry_config(RetryConfig::standard().with_max_attempts(10).with_initial_backoff(Duration::from_millis(2)))
         .retry_partition(RetryPartition::custom("embedded").token_bucket(TokenBucket::unlimited()).build())
         .http_client(connector)
-        .build();
-    Client::from_conf(config)
 }
 
 /// Where requests go and how they are signed: nowhere, and not at all.

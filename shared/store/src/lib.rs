@@ -7,6 +7,7 @@
 //! the callers.
 
 mod accounts;
+mod capacity;
 mod connections;
 mod cursor;
 #[cfg(feature = "embedded")]
@@ -23,8 +24,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::Builder;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_types::SdkConfig;
 use serde::Serialize;
+use tidegate_platform::usage;
 
 pub use accounts::Accounts;
 pub use connections::Connections;
@@ -54,7 +58,13 @@ struct Inner {
 
 impl Store {
     /// A store in two tables that exist, or that [`Store::create_tables`] makes.
-    pub fn new(client: Client, tables: Tables) -> Self {
+    pub fn new(config: &SdkConfig, tables: Tables) -> Self {
+        Self::over(Builder::from(config), tables)
+    }
+
+    fn over(config: Builder, tables: Tables) -> Self {
+        let config = config.interceptor(usage::Calls).interceptor(capacity::Capacity).build();
+        let client = Client::from_conf(config);
         Self { inner: Arc::new(Inner { client, tables, retention: RETENTION }) }
     }
 

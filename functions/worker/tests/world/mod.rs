@@ -249,7 +249,7 @@ impl World {
         loop {
             let messages = self.queue.receive(1, Duration::ZERO).await.unwrap();
             let Some(message) = messages.first() else { return false };
-            let verdict = tidegate_worker::handle(deps, message, Source::Runs).await;
+            let verdict = handle(deps, message, Source::Runs).await;
             if self.life.is_dead() {
                 self.life.revive();
                 self.queue.change_visibility(&message.receipt, Duration::ZERO).await.unwrap();
@@ -366,4 +366,9 @@ impl<P: Blobs> Blobs for Mortal<P> {
         self.life.write()?;
         self.port.delete(key).await
     }
+}
+
+/// Handles a message as a worker does that has its whole time for it.
+pub(crate) async fn handle(deps: &Deps, message: &ReceivedMessage, source: Source) -> Verdict {
+    tidegate_worker::handle(deps, message, source, deps.settings.worker_timeout).await
 }

@@ -9,7 +9,7 @@ use aws_types::SdkConfig;
 use bytes::Bytes;
 
 use super::{Blobs, check_key};
-use crate::PortError;
+use crate::{PortError, usage};
 
 /// Blobs in a bucket, under their keys.
 #[derive(Debug, Clone)]
@@ -31,7 +31,8 @@ impl S3Blobs {
     /// Blobs in a bucket that exists. The caller's role needs `s3:ListBucket` on it: without, S3 answers 403 where a blob
     /// is missing, which is an error here.
     pub fn new(config: &SdkConfig, addressing: Addressing, bucket: impl Into<String>) -> Self {
-        let config = Builder::from(config).force_path_style(addressing == Addressing::Path).build();
+        let config =
+            Builder::from(config).force_path_style(addressing == Addressing::Path).interceptor(usage::Calls).build();
         Self { client: Client::from_conf(config), bucket: bucket.into() }
     }
 

@@ -5,13 +5,15 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use aws_sdk_kms::Client;
+use aws_sdk_kms::config::Builder;
 use aws_sdk_kms::operation::decrypt::DecryptError;
 use aws_sdk_kms::primitives::Blob;
 use aws_sdk_kms::types::DataKeySpec;
+use aws_types::SdkConfig;
 use zeroize::Zeroizing;
 
 use super::{KeyContext, KeyService, PlainKey, UnwrapError};
-use crate::PortError;
+use crate::{PortError, usage};
 
 /// Data keys wrapped by a KMS key.
 #[derive(Debug, Clone)]
@@ -22,7 +24,8 @@ pub struct Kms {
 
 impl Kms {
     /// The key service on a symmetric KMS key: its id, ARN, or alias ARN.
-    pub fn new(client: Client, key_id: impl Into<String>) -> Self {
+    pub fn new(config: &SdkConfig, key_id: impl Into<String>) -> Self {
+        let client = Client::from_conf(Builder::from(config).interceptor(usage::Calls).build());
         Self { client, key_id: key_id.into() }
     }
 }

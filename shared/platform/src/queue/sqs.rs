@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
+use aws_sdk_sqs::config::Builder;
 use aws_sdk_sqs::error::SdkError;
 use aws_sdk_sqs::operation::change_message_visibility::ChangeMessageVisibilityError;
 use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use aws_types::SdkConfig;
 
 use super::{MAX_RECEIVED, MAX_WAIT, OutgoingMessage, Queue, Receipt, ReceivedMessage, check_body, check_visibility};
-use crate::PortError;
+use crate::{PortError, usage};
 
 /// The longest delay of a message.
 const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
@@ -30,10 +32,17 @@ pub struct SqsQueue {
 }
 
 impl SqsQueue {
-    /// The queue at one URL, with the dead-letter queue at the other.
-    pub fn new(client: Client, url: impl Into<String>, dead_letter_url: impl Into<String>) -> Self {
-        let dead = Self { client: client.clone(), url: dead_letter_url.into(), dead_letters: None };
-        Self { client, url: url.into(), dead_letters: Some(Box::new(dead)) }
+    /// The queue at this URL, without its dead-letter queue: for those who only send.
+    pub fn new(config: &SdkConfig, url: impl Into<String>) -> Self {
+        let client = Client::from_conf(Builder::from(config).interceptor(usage::Calls).build());
+        Self { client, url: url.into(), dead_letters: None }
+    }
+
+    /// The same queue with the dead-letter queue at this URL.
+    #[must_use]
+    pub fn with_dead_letters(self, url: impl Into<String>) -> Self {
+        let dead = Self { client: self.client.clone(), url: url.into(), dead_letters: None };
+        Self { dead_letters: Some(Box::new(dead)), ..self }
     }
 
     async fn send_body(&self, body: String, group: Option<String>, delay_seconds: i32) -> Result<(), PortError> {

@@ -8,17 +8,19 @@
 
 use async_trait::async_trait;
 use aws_sdk_scheduler::Client;
+use aws_sdk_scheduler::config::Builder;
 use aws_sdk_scheduler::operation::create_schedule::builders::CreateScheduleFluentBuilder;
 use aws_sdk_scheduler::types::{
     ActionAfterCompletion, DeadLetterConfig, FlexibleTimeWindow, FlexibleTimeWindowMode, RetryPolicy, Target,
 };
+use aws_types::SdkConfig;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
 use tidegate_model::TenantId;
 
 use super::{Scheduler, Timer, When, check};
-use crate::{Clock, PortError};
+use crate::{Clock, PortError, usage};
 
 const SEND_MESSAGE: &str = "arn:aws:scheduler:::aws-sdk:sqs:sendMessage";
 /// How far ahead of now a one-time schedule is made at least: one in the past would not fire.
@@ -50,7 +52,8 @@ pub struct EventBridgeScheduler {
 
 impl EventBridgeScheduler {
     /// A scheduler over an existing schedule group, role and queue.
-    pub fn new(client: Client, settings: EventBridgeSettings, clock: Clock) -> Self {
+    pub fn new(config: &SdkConfig, settings: EventBridgeSettings, clock: Clock) -> Self {
+        let client = Client::from_conf(Builder::from(config).interceptor(usage::Calls).build());
         Self { client, settings, clock }
     }
 

@@ -18,7 +18,8 @@ pub(crate) struct EmulatedQueue {
 pub(crate) async fn sqs_queue(visibility_timeout: Duration, max_receive_count: u32) -> EmulatedQueue {
     use aws_sdk_sqs::types::QueueAttributeName::{RedrivePolicy, VisibilityTimeout};
 
-    let client = aws_sdk_sqs::Client::new(&emulator::sdk_config());
+    let config = emulator::sdk_config();
+    let client = aws_sdk_sqs::Client::new(&config);
     let name = format!("test-{}", Ids::new(Clock::system()).workflow());
     let dead_name = format!("{name}-dead");
     let dead = client.create_queue().queue_name(&dead_name).send().await.unwrap();
@@ -33,7 +34,7 @@ pub(crate) async fn sqs_queue(visibility_timeout: Duration, max_receive_count: u
         .await
         .unwrap();
     let (url, dead_url) = (main.queue_url.unwrap(), dead.queue_url.unwrap());
-    EmulatedQueue { queue: SqsQueue::new(client, &url, dead_url), url, dead_letter_arn }
+    EmulatedQueue { queue: SqsQueue::new(&config, &url).with_dead_letters(dead_url), url, dead_letter_arn }
 }
 
 pub(crate) fn manual_clock() -> Clock {

@@ -1,0 +1,12 @@
+//! The runs function on Lambda.
+
+use tidegate_runs::Deps;
+
+fn main() -> anyhow::Result<()> {
+    tidegate_lambda::start("runs", async |aws| {
+        let store = aws.store()?;
+        let verifier = aws.verifier(&store);
+        let deps = Deps { store, blobs: aws.blobs()?, verifier, clock: aws.clock.clone() };
+        tidegate_lambda::serve_api(&aws, tidegate_runs::api(deps)).await
+    })
+}

@@ -1,0 +1,18 @@
+//! The workflows function on Lambda.
+
+use tidegate_workflows::Deps;
+
+fn main() -> anyhow::Result<()> {
+    tidegate_lambda::start("workflows", async |aws| {
+        let store = aws.store()?;
+        let deps = Deps {
+            verifier: aws.verifier(&store),
+            store,
+            scheduler: aws.scheduler()?,
+            envelope: aws.envelope()?,
+            clock: aws.clock.clone(),
+            ids: aws.ids.clone(),
+        };
+        tidegate_lambda::serve_api(&aws, tidegate_workflows::api(deps)).await
+    })
+}

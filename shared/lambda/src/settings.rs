@@ -1,0 +1,41 @@
+//! The environment that `template.yaml` gives a function; read here and nowhere else.
+
+use std::str::FromStr;
+
+/// A setting that is missing or can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    /// The variable is not there.
+    #[error("the environment variable {0} is not set; template.yaml sets it for the functions that need it")]
+    Missing(&'static str),
+    /// The variable holds something else than it should.
+    #[error("the environment variable {name} is {value:?}: {reason}")]
+    Invalid {
+        /// The variable.
+        name: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should hold.
+        reason: String,
+    },
+}
+
+/// A setting, if it is there and not empty.
+pub(crate) fn optional(name: &'static str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads settings on Lambda")]
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// A setting that must be there.
+pub(crate) fn required(name: &'static str) -> Result<String, SettingError> {
+    optional(name).ok_or(SettingError::Missing(name))
+}
+
+/// A setting of another type than text, if it is there.
+pub(crate) fn parsed<T: FromStr<Err: ToString>>(name: &'static str) -> Result<Option<T>, SettingError> {
+    let parse = |value: String| match value.parse() {
+        Ok(parsed) => Ok(parsed),
+        Err(error) => Err(SettingError::Invalid { name, reason: T::Err::to_string(&error), value }),
+    };
+    optional(name).map(parse).transpose()
+}
