@@ -16,6 +16,8 @@ BUCKET = "Blobs"
 KEY = "Key"
 KEY_DELETION_DAYS = 30
 
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
 NO_CREDENTIALS = """No AWS credentials. Say which to use, for example:
     export AWS_PROFILE=…          a profile of ~/.aws/config (`aws configure sso`, `aws sso login`)
     export AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=…"""
@@ -87,6 +89,19 @@ def outputs(arguments):
     print(json.dumps({**stack_outputs(arguments.stack), "ApiUrl": api_url(arguments.stack)}, indent=2))
 
 
+def environment(arguments):
+    """The variables of all functions together, as lines of an environment file."""
+    found = stack_outputs(arguments.stack)
+    functions = client("lambda")
+    names = [found[f"{name}Function"] for name in ("Auth", "Workflows", "Webhooks", "Runs", "Worker")]
+    described = [functions.get_function_configuration(FunctionName=name) for name in names]
+    variables = {name: value for each in described for name, value in each["Environment"]["Variables"].items()}
+    inherited = ("AWS_ENDPOINT_URL", "AWS_REGION") + (AWS_KEYS if "AWS_ENDPOINT_URL" in os.environ else ())
+    variables |= {name: os.environ[name] for name in inherited if name in os.environ}
+    for name, value in sorted(variables.items()):
+        print(f"{name}={value}")
+
+
 def api_url(stack):
     found = stack_outputs(stack)
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
@@ -119,8 +134,11 @@ def owner(arguments):
     if "FunctionError" in answer:
         reason = payload.get("errorMessage") if isinstance(payload, dict) else payload
         sys.exit(f"The owner was not made: {reason}")
-    print(f"{payload['user']['email']} owns {payload['tenant']['name']} ({payload['tenant']['id']}). Sign in with "
-          f"POST {api_url(arguments.stack)}/api/auth/login")
+    try:
+        print(f"{payload['user']['email']} owns {payload['tenant']['name']} ({payload['tenant']['id']}). Sign in with "
+              f"POST {api_url(arguments.stack)}/api/auth/login")
+    except (KeyError, TypeError):
+        sys.exit(f"{function} answered otherwise than expected: {payload}")
 
 
 def ask(what, interactive, option):
@@ -196,8 +214,8 @@ def delete_table(name):
     print(f"The table {name} is deleted.")
 
 
-COMMANDS = {"check": check, "architecture": architecture, "outputs": outputs, "next": next_step, "owner": owner,
-            "delete": delete}
+COMMANDS = {"check": check, "architecture": architecture, "outputs": outputs, "environment": environment,
+            "next": next_step, "owner": owner, "delete": delete}
 
 if __name__ == "__main__":
     main()
