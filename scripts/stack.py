@@ -53,6 +53,8 @@ def client(service):
 
 
 def check(_):
+    if not boto3.Session().region_name:
+        raise errors.NoRegionError()
     caller = client("sts").get_caller_identity()
     where = os.environ.get("AWS_ENDPOINT_URL") or f"account {caller['Account']}, {boto3.Session().region_name}"
     print(f"Using {where}, as {caller['Arn']}", file=sys.stderr)
