@@ -49,7 +49,7 @@ def parse():
 
 def client(service):
     # An invocation that may have been carried out is not repeated.
-    return boto3.client(service, config=Config(retries={"max_attempts": 1} if service == "lambda" else {}))
+    return boto3.client(service, config=Config(retries={"total_max_attempts": 1} if service == "lambda" else {}))
 
 
 def check(_):
@@ -181,7 +181,8 @@ def delete(arguments):
             delete_table(kept[table])
     if KEY in kept:
         answer = client("kms").schedule_key_deletion(KeyId=kept[KEY], PendingWindowInDays=KEY_DELETION_DAYS)
-        print(f"The key {kept[KEY]} is deleted at {answer['DeletionDate']:%Y-%m-%d}; until then it can be brought back.")
+        when = f"{answer['DeletionDate']:%Y-%m-%d}"
+        print(f"The key {kept[KEY]} is deleted on {when}; until then it can be brought back.")
 
 
 def confirm(arguments):
