@@ -12,7 +12,7 @@ INDEX = "tidegate-logs-*"
 PATTERN_ID = "tidegate-logs"
 VERSIONS = {"index-pattern": "7.6.0", "search": "7.9.3", "visualization": "7.10.0", "dashboard": "7.9.3"}
 
-RUNS = 'message.keyword: "run finished"'
+RUNS = 'message.keyword: "run ended"'
 REQUESTS = 'message.keyword: "answered"'
 WEBHOOKS = REQUESTS + ' and data.route: "/api/webhooks/{id}" and data.status: "200"'
 NOT_DONE = RUNS + " and data.status: (failed or timed_out)"
@@ -32,9 +32,9 @@ def objects():
         (table("slowest-workflows", "Slowest workflows (ms)", RUNS, [
             metric("avg", "data.duration_ms", "Mean"), percentiles("data.duration_ms", [95, 99]), metric("count"),
         ], rows("workflow_id", "Workflow")), 24),
-        (table("units-by-workflow", "Calls and capacity units by workflow", RUNS, [
+        (table("units-by-workflow", "Capacity units by workflow", RUNS, [
             metric("sum", "data.write_units", "Write units"), metric("sum", "data.read_units", "Read units"),
-            metric("sum", "data.calls", "Calls"), metric("count"),
+            metric("count"),
         ], rows("workflow_id", "Workflow")), 24),
         (table("failures", "Failures", NOT_DONE, [metric("count")], rows("data.code", "Code", missing=True),
                rows("data.failed_step", "Step", missing=True), rows("workflow_id", "Workflow")), 24),

@@ -60,8 +60,8 @@ def drive(log):
     call(base, "POST", demo, {"user": {"name": "Alex"}, "order": {"id": "12345", "total": 99.5}})
     run = call(base, "POST", failing, {"user": {"name": "Alex"}})["run_id"]
     call(base, "POST", "/api/webhooks/wf_00000000000070008000000000000000", {}, expect=404)
-    wait_for(log, '("message":"run finished".*"status":"failed")')
-    wait_for(log, '("message":"run finished".*"status":"succeeded")')
+    wait_for(log, '("message":"run ended".*"status":"failed")')
+    wait_for(log, '("message":"run ended".*"status":"succeeded")')
     call(base, "GET", f"/api/runs/{run}", token=token)
 
 

@@ -70,6 +70,20 @@ impl Api {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// The answer is not a success: the error has its body.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let request = self.client.delete(format!("{}{path}", self.base_url)).bearer_auth(&self.token);
+        let response = request.send().await.with_context(|| format!("DELETE {path}"))?;
+        let status = response.status();
+        if !status.is_success() {
+            bail!("DELETE {path} answered {status}: {}", response.text().await?);
+        }
+        Ok(())
+    }
+
     /// Creates a workflow that a webhook starts; its id.
     ///
     /// # Errors

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use tidegate_platform::queue::{Receipt, ReceivedMessage};
-
 use tidegate_platform::usage;
 
 use crate::{Deps, Source, Verdict, handle};

@@ -493,7 +493,7 @@ pub(crate) fn report_end(deps: &Deps, row: &RunRow) {
         queue_age_ms = ended.queue_age_ms,
         read_units = usage.as_ref().map(|usage| usage.read_units).filter(|units| *units > 0.0),
         write_units = usage.as_ref().map(|usage| usage.write_units),
-        "run finished"
+        "run ended"
     );
     deps.metrics.run_ended(&outcome, ended);
 }

@@ -20,6 +20,7 @@ fn main() -> anyhow::Result<()> {
 
         let dead_letters: String =
             aws.setting("TIDEGATE_DEAD_LETTER_QUEUE_ARN")?.context("no dead-letter queue is named")?;
+        let name: String = aws.setting("AWS_LAMBDA_FUNCTION_NAME")?.context("Lambda told no function's name")?;
         let workers = aws.setting("TIDEGATE_WORKER_CONCURRENCY")?.unwrap_or(1_usize).max(1);
         let runs = aws.setting("TIDEGATE_RUN_CONCURRENCY")?.unwrap_or(workers);
         // Each invocation has its share of the runs that may be in flight at once.
@@ -27,7 +28,7 @@ fn main() -> anyhow::Result<()> {
         tidegate_lambda::serve_queue(&aws, async |queue, messages, time| {
             let source = if queue == dead_letters { Source::DeadLetters } else { Source::Runs };
             let again = handle_batch(&deps, source, messages, time, share).await;
-            if let Err(error) = deps.metrics.write("worker", &deps.clock, &mut std::io::stdout()) {
+            if let Err(error) = deps.metrics.write(&name, &deps.clock, &mut std::io::stdout()) {
                 tracing::warn!(component = "worker", %error, "metrics could not be written");
             }
             again

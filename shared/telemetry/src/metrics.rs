@@ -57,8 +57,8 @@ impl Metrics {
         self.with(|collected| collected.dropped += 1);
     }
 
-    /// Writes what was collected since the last time, each line in one write. Nothing collected writes nothing.
-    pub fn write(&self, service: &str, clock: &Clock, out: &mut dyn Write) -> std::io::Result<()> {
+    /// Writes what was collected since the last time, under the function's name, which tells installations apart; each line in one write. Nothing collected writes nothing.
+    pub fn write(&self, function: &str, clock: &Clock, out: &mut dyn Write) -> std::io::Result<()> {
         let Some(collected) = &self.collected else { return Ok(()) };
         let collected = std::mem::take(&mut *collected.lock().unwrap_or_else(PoisonError::into_inner));
         let at = clock.now().as_millisecond();
@@ -71,7 +71,7 @@ impl Metrics {
                     ("duration_ms", "Milliseconds", json!(of(|run| run.duration_ms))),
                     ("queue_age_ms", "Milliseconds", json!(of(|run| run.queue_age_ms))),
                 ];
-                lines.push(line(at, &[("service", service), ("outcome", outcome)], &metrics));
+                lines.push(line(at, &[("function", function), ("outcome", outcome)], &metrics));
             }
         }
         if !collected.runs.is_empty() || collected.dead_letters + collected.dropped > 0 {
@@ -79,7 +79,7 @@ impl Metrics {
                 ("dead_letters", "Count", json!(collected.dead_letters)),
                 ("dropped", "Count", json!(collected.dropped)),
             ];
-            lines.push(line(at, &[("service", service)], &metrics));
+            lines.push(line(at, &[("function", function)], &metrics));
         }
         lines.iter().try_for_each(|line| out.write_all(line.as_bytes()))
     }
@@ -109,7 +109,7 @@ mod tests {
     fn written(metrics: &Metrics) -> Vec<Value> {
         let clock = Clock::manual(jiff::Timestamp::from_millisecond(1_795_168_800_000).unwrap());
         let mut out = Vec::new();
-        metrics.write("worker", &clock, &mut out).unwrap();
+        metrics.write("tidegate-worker", &clock, &mut out).unwrap();
         String::from_utf8(out).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -127,14 +127,14 @@ mod tests {
             json!({
                 "_aws": {"Timestamp": 1_795_168_800_000_i64, "CloudWatchMetrics": [{
                     "Namespace": "Tidegate",
-                    "Dimensions": [["service", "outcome"]],
+                    "Dimensions": [["function", "outcome"]],
                     "Metrics": [
                         {"Name": "runs", "Unit": "Count"},
                         {"Name": "duration_ms", "Unit": "Milliseconds"},
                         {"Name": "queue_age_ms", "Unit": "Milliseconds"},
                     ],
                 }]},
-                "service": "worker", "outcome": "succeeded", "runs": 2, "duration_ms": [12, 15], "queue_age_ms": [3, 4],
+                "function": "tidegate-worker", "outcome": "succeeded", "runs": 2, "duration_ms": [12, 15], "queue_age_ms": [3, 4],
             })
         );
         assert_eq!((&lines[2]["dead_letters"], &lines[2]["dropped"]), (&json!(1), &json!(0)));
