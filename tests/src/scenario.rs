@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use crate::{Api, GITHUB_PUSH, Received, SHOPIFY_ORDER, SLACK_COMMAND, STRIPE_EVENT, Sink};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Short enough for a worker whose own time is 15 s.
+const STEP_TIMEOUT_MS: u32 = 5_000;
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A greeting goes to Slack: connect, make a workflow, post to its webhook, read the run.
@@ -129,7 +131,10 @@ impl Delivery {
         let slack = connect_slack(api, sink, &message_path).await?;
         let mut steps = slack_step(&slack, self.text);
         let request = json!({"method": "POST", "url": sink.url(&values_path), "json": self.values});
-        steps.as_array_mut().context("steps")?.push(json!({"id": "values", "uses": "http.request", "with": request}));
+        steps
+            .as_array_mut()
+            .context("steps")?
+            .push(json!({"id": "values", "uses": "http.request", "with": request, "timeout_ms": STEP_TIMEOUT_MS}));
         let workflow = api.create_workflow(self.vendor, steps).await?;
         let run = api.post_webhook(&workflow, self.content_type, self.headers, self.body).await?;
 
@@ -163,7 +168,10 @@ async fn connect_slack(api: &Api, sink: &Sink, path: &str) -> anyhow::Result<Str
 }
 
 fn slack_step(connection: &str, text: &str) -> Value {
-    json!([{"id": "notify", "uses": "slack.send_message", "connection": connection, "with": {"text": text}}])
+    let with = json!({"text": text});
+    json!([{
+        "id": "notify", "uses": "slack.send_message", "connection": connection, "with": with, "timeout_ms": STEP_TIMEOUT_MS,
+    }])
 }
 
 async fn succeeded(api: &Api, run: &str) -> anyhow::Result<Value> {
