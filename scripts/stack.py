@@ -31,6 +31,8 @@ def main():
         sys.exit(NO_CREDENTIALS)
     except errors.NoRegionError:
         sys.exit("No AWS region. Say which: export AWS_REGION=eu-central-1")
+    except KeyboardInterrupt:
+        sys.exit("\nscripts/deploy: stopped; say the same again to go on")
     except (errors.BotoCoreError, errors.ClientError) as error:
         sys.exit(f"scripts/deploy: {error}")
 
@@ -85,6 +87,20 @@ def architecture(arguments):
     found = describe(arguments.stack) or {}
     given = {each["ParameterKey"]: each["ParameterValue"] for each in found.get("Parameters", [])}
     print(given.get("Architecture", "x86_64"))
+
+
+def clear(arguments):
+    """Removes what a failed first deployment left: CloudFormation updates no such stack, and it holds no data."""
+    found = describe(arguments.stack)
+    if found and found["StackStatus"] in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED"):
+        print(f"Removing what the failed deployment of {arguments.stack} left", file=sys.stderr)
+        delete_stack(found["StackId"])
+
+
+def delete_stack(stack_id):
+    formation = client("cloudformation")
+    formation.delete_stack(StackName=stack_id)
+    formation.get_waiter("stack_delete_complete").wait(StackName=stack_id, WaiterConfig={"Delay": 5})
 
 
 def outputs(arguments):
@@ -160,14 +176,14 @@ def password(interactive):
 
 def delete(arguments):
     found = deployed(arguments.stack)
-    formation = client("cloudformation")
-    resources = formation.describe_stack_resources(StackName=found["StackId"])["StackResources"]
-    ids = {each["LogicalResourceId"]: each.get("PhysicalResourceId") for each in resources}
+    resources = client("cloudformation").describe_stack_resources(StackName=found["StackId"])["StackResources"]
+    there = [each for each in resources if each["ResourceStatus"] != "DELETE_COMPLETE"]
+    ids = {each["LogicalResourceId"]: each.get("PhysicalResourceId") for each in there}
     kept = {name: ids[name] for name in (*TABLES, BUCKET, KEY) if ids.get(name)}
     confirm(arguments)
-    print(f"Deleting {arguments.stack}", file=sys.stderr)
-    formation.delete_stack(StackName=found["StackId"])
-    formation.get_waiter("stack_delete_complete").wait(StackName=found["StackId"], WaiterConfig={"Delay": 5})
+    # Named before the stack is gone, and with it what knows them.
+    print(f"Deleting {arguments.stack}. Its data: {', '.join(kept.values()) or 'none'}", file=sys.stderr)
+    delete_stack(found["StackId"])
     print(f"The stack {arguments.stack} is deleted.")
     if not arguments.with_data:
         print("Kept, and still paid for:" if kept else "It had no data.")
@@ -218,7 +234,7 @@ def delete_table(name):
 
 
 COMMANDS = {"check": check, "architecture": architecture, "outputs": outputs, "environment": environment,
-            "next": next_step, "owner": owner, "delete": delete}
+            "clear": clear, "next": next_step, "owner": owner, "delete": delete}
 
 if __name__ == "__main__":
     main()

@@ -163,3 +163,29 @@ fn every_operation_is_routed_to_its_function() {
     let unused: Vec<_> = routes.keys().filter(|route| !used.contains(route)).collect();
     assert!(unused.is_empty(), "routes without an operation: {unused:?}");
 }
+
+/// CloudFormation can't add, so the sums stand in mappings.
+#[test]
+fn what_the_template_has_added_up_is_right() {
+    let (parameters, mappings) = (&template()["Parameters"], &template()["Mappings"]);
+    for (parameter, mapping, more) in [("WorkerConcurrency", "ReservedConcurrency", 2), ("WorkerTimeout", "Visibility", 30)] {
+        let allowed = parameters[parameter]["AllowedValues"].as_sequence().unwrap();
+        let sums = mappings[mapping]["Of"].as_mapping().unwrap();
+        assert_eq!(sums.len(), allowed.len(), "{mapping}");
+        for value in allowed {
+            let value = value.as_u64().unwrap();
+            assert_eq!(sums[value.to_string().as_str()].as_u64(), Some(value + more), "{mapping} of {value}");
+        }
+    }
+}
+
+#[test]
+fn the_queues_keep_messages_as_long_as_the_code_counts_on() {
+    let queue = |name: &str| &template()["Resources"][name]["Properties"];
+    let days = |name: &str| queue(name)["MessageRetentionPeriod"].as_u64().unwrap() / 86_400;
+    assert_eq!((days("RunQueue"), days("DeadLetterQueue")), (10, 14));
+    assert_eq!(queue("RunQueue")["RedrivePolicy"]["maxReceiveCount"], 25);
+    for name in ["RunQueue", "DeadLetterQueue"] {
+        assert_eq!(queue(name)["SqsManagedSseEnabled"], true, "{name}");
+    }
+}

@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
             passwords: Passwords::new(1),
             clock,
             ids,
-            registration: aws.setting("TIDEGATE_REGISTRATION")?.unwrap_or_default(),
+            registration: aws.setting("TIDEGATE_REGISTRATION")?,
         };
         let health = Health::default().ready("store", move || {
             let store = store.clone();

@@ -4,12 +4,13 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use tidegate_platform::queue::{Receipt, ReceivedMessage};
+use tidegate_model::Message;
+use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
 use tidegate_platform::usage;
 
 use crate::{Deps, Source, Verdict, handle};
 
-/// With less time than this left no further message is begun: it goes back to the queue unharmed.
+/// With less time than this left no further message is begun.
 const LEAST_TIME: Duration = Duration::from_secs(5);
 
 /// Handles a batch within `time`, up to `concurrency` messages at once, and gives back the receipts of those that must
@@ -40,14 +41,17 @@ pub async fn handle_batch(
 /// Handles one message; its receipt where it is to come again.
 async fn settle(deps: &Deps, source: Source, message: ReceivedMessage, deadline: Instant) -> Option<Receipt> {
     let time = deadline.saturating_duration_since(Instant::now());
-    let verdict = if time < LEAST_TIME {
-        Verdict::Keep { visible_in: Duration::ZERO }
-    } else {
+    if time < LEAST_TIME && source == Source::Runs {
+        return put_back(deps, message).await;
+    }
+    let counted = usage::scope(handle(deps, &message, source, time));
+    let verdict = match tokio::time::timeout(time, AssertUnwindSafe(counted).catch_unwind()).await {
+        Ok(Ok((verdict, _usage))) => verdict,
         // The panic hook has logged it. The message comes again when the queue's own timeout is over.
-        let counted = usage::scope(handle(deps, &message, source, time));
-        match AssertUnwindSafe(counted).catch_unwind().await {
-            Ok((verdict, _usage)) => verdict,
-            Err(_panic) => return Some(message.receipt),
+        Ok(Err(_panic)) => return Some(message.receipt),
+        Err(_elapsed) => {
+            tracing::warn!(component = "worker", "a message was left at the invocation's end; it comes again");
+            return Some(message.receipt);
         }
     };
     let Verdict::Keep { visible_in } = verdict else {
@@ -70,4 +74,21 @@ async fn settle(deps: &Deps, source: Source, message: ReceivedMessage, deadline:
         );
     }
     Some(message.receipt)
+}
+
+/// Sends a message anew for which there is no time left. Left in the queue it would count as received, and as one that may
+/// have ended an invocation. Delivered twice, it is one run all the same.
+async fn put_back(deps: &Deps, message: ReceivedMessage) -> Option<Receipt> {
+    let Ok(parsed) = serde_json::from_str::<Message>(&message.body) else { return Some(message.receipt) };
+    match deps.queue.send(OutgoingMessage::new(parsed.tenant(), message.body)).await {
+        Ok(()) => None,
+        Err(error) => {
+            tracing::warn!(
+                component = "worker",
+                error = &error as &dyn std::error::Error,
+                "a message without time could not be sent anew; it comes again"
+            );
+            Some(message.receipt)
+        }
+    }
 }

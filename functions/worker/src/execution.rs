@@ -474,7 +474,8 @@ impl<'a> Insistence<'a> {
 /// Tells of a run that is final: a log line, and the metrics.
 pub(crate) fn report_end(deps: &Deps, row: &RunRow) {
     let outcome = name(&row.status);
-    let since_accepted = |at: Timestamp| at.as_millisecond() - row.accepted_at.as_millisecond();
+    // Two machines' clocks: one that is ahead makes nothing negative, of which CloudWatch would make no percentile.
+    let since_accepted = |at: Timestamp| (at.as_millisecond() - row.accepted_at.as_millisecond()).max(0);
     let ended = EndedRun {
         duration_ms: since_accepted(row.finished_at.unwrap_or_else(|| deps.clock.now())),
         queue_age_ms: since_accepted(row.started_at),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::digest;
 use futures::FutureExt;
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::json;
 use tidegate_model::{
     ErrorCode, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage, StepError,
@@ -31,7 +32,7 @@ pub(crate) async fn handle(
     source: Source,
     invocation: &Invocation,
 ) -> Result<Verdict, Error> {
-    let message = match serde_json::from_str(&received.body) {
+    let message = match read(&received.body, source) {
         Ok(message) => message,
         Err(error) if source == Source::DeadLetters => {
             let key = keep_dead_letter(deps, "unknown", &received.body).await?;
@@ -55,6 +56,21 @@ pub(crate) async fn handle(
             }
         },
     }
+}
+
+/// A message; among the dead letters also one that a schedule could not send: EventBridge Scheduler leaves its whole
+/// request there
+/// (<https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html>).
+fn read(body: &str, source: Source) -> Result<Message, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Unsent {
+        #[serde(rename = "MessageBody")]
+        message_body: String,
+    }
+    serde_json::from_str(body).or_else(|error| {
+        let unsent = (source == Source::DeadLetters).then(|| serde_json::from_str::<Unsent>(body).ok()).flatten();
+        unsent.map_or(Err(error), |unsent| serde_json::from_str(&unsent.message_body))
+    })
 }
 
 /// What came for a run that has a row.

@@ -120,8 +120,8 @@ impl Aws {
     /// A setting of the function's own, in its own type.
     ///
     /// # Errors
-    /// It holds something else.
-    pub fn setting<T: std::str::FromStr<Err: ToString>>(&self, name: &'static str) -> Result<Option<T>, SettingError> {
+    /// It is missing, or holds something else.
+    pub fn setting<T: std::str::FromStr<Err: ToString>>(&self, name: &'static str) -> Result<T, SettingError> {
         parsed(name)
     }
 }

@@ -21,6 +21,8 @@ const AMAZON_ROOTS: &str = include_str!("amazon-roots.pem");
 /// An endpoint that hasn't answered by then won't; the SDK tries again.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// All attempts together: less than the 29 s that a function of the API has, so that it can still say what is wrong.
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The configuration of all clients, and the endpoint where it isn't AWS's own.
 pub(crate) fn config() -> Result<(SdkConfig, Option<String>), SettingError> {
@@ -33,7 +35,10 @@ pub(crate) fn config() -> Result<(SdkConfig, Option<String>), SettingError> {
         None,
         "Lambda",
     );
-    let timeouts = TimeoutConfig::builder().connect_timeout(CONNECT_TIMEOUT).operation_attempt_timeout(ATTEMPT_TIMEOUT);
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(ATTEMPT_TIMEOUT)
+        .operation_timeout(OPERATION_TIMEOUT);
     let mut config = SdkConfig::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(Region::new(required("AWS_REGION")?))

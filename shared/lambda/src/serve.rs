@@ -1,5 +1,6 @@
 //! The event loop: HTTP requests from API Gateway, direct calls, and batches from SQS.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -11,6 +12,7 @@ use serde_json::value::RawValue;
 use tidegate_http::Api;
 use tidegate_platform::Clock;
 use tidegate_platform::queue::{Receipt, ReceivedMessage};
+use tidegate_platform::scheduler::SCHEDULED_TIME;
 use tower::{Service as _, ServiceExt as _};
 
 use crate::Aws;
@@ -97,6 +99,8 @@ struct Record {
     receipt_handle: String,
     body: String,
     attributes: Attributes,
+    #[serde(default)]
+    message_attributes: HashMap<String, MessageAttribute>,
     #[serde(rename = "eventSourceARN")]
     queue_arn: String,
 }
@@ -107,10 +111,24 @@ struct Attributes {
     approximate_receive_count: String,
 }
 
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageAttribute {
+    string_value: Option<String>,
+}
+
+impl Record {
+    /// The body. A request that a schedule could not send comes through the dead letters with its planned time beside it.
+    fn body(&self) -> String {
+        let planned = self.message_attributes.get("SCHEDULED_TIME").and_then(|planned| planned.string_value.as_ref());
+        planned.map_or_else(|| self.body.clone(), |planned| self.body.replace(SCHEDULED_TIME, planned))
+    }
+}
+
 impl Batch {
     fn messages(&self) -> Vec<ReceivedMessage> {
         let message = |record: &Record| ReceivedMessage {
-            body: record.body.clone(),
+            body: record.body(),
             // What can't be read counts as a repetition, which is handled with more care.
             receive_count: record.attributes.approximate_receive_count.parse().unwrap_or(u32::MAX),
             receipt: Receipt(record.receipt_handle.clone()),
@@ -164,6 +182,17 @@ mod tests {
         let expected = r#"{"batchItemFailures": [{"itemIdentifier": "2e1424d4-f796-459a-8184-9c92662be6da"}]}"#;
         assert_eq!(answer, serde_json::from_str::<serde_json::Value>(expected).unwrap());
         assert_eq!(serde_json::to_string(&batch.answer(&[])).unwrap(), r#"{"batchItemFailures":[]}"#);
+    }
+
+    #[test]
+    fn what_a_schedule_could_not_send_gets_its_planned_time() {
+        let unsent = EVENT.replacen("Test message.", "{\\\"at\\\": \\\"<aws.scheduler.scheduled-time>\\\"}", 1).replacen(
+            "\"messageAttributes\": {}",
+            r#""messageAttributes": {"SCHEDULED_TIME": {"stringValue": "2026-11-21T10:00:00Z", "dataType": "String"}}"#,
+            1,
+        );
+        let batch: Batch = serde_json::from_str(&unsent).unwrap();
+        assert_eq!(batch.messages()[0].body, r#"{"at": "2026-11-21T10:00:00Z"}"#);
     }
 
     #[test]

@@ -31,11 +31,8 @@ pub(crate) fn required(name: &'static str) -> Result<String, SettingError> {
     optional(name).ok_or(SettingError::Missing(name))
 }
 
-/// A setting of another type than text, if it is there.
-pub(crate) fn parsed<T: FromStr<Err: ToString>>(name: &'static str) -> Result<Option<T>, SettingError> {
-    let parse = |value: String| match value.parse() {
-        Ok(parsed) => Ok(parsed),
-        Err(error) => Err(SettingError::Invalid { name, reason: T::Err::to_string(&error), value }),
-    };
-    optional(name).map(parse).transpose()
+/// A setting of another type than text, which must be there.
+pub(crate) fn parsed<T: FromStr<Err: ToString>>(name: &'static str) -> Result<T, SettingError> {
+    let value = required(name)?;
+    value.parse().map_err(|error: T::Err| SettingError::Invalid { name, reason: error.to_string(), value })
 }

@@ -17,6 +17,17 @@ pub enum Message {
     Schedule(ScheduleMessage),
 }
 
+impl Message {
+    /// Whose message it is.
+    pub fn tenant(&self) -> TenantId {
+        match self {
+            Self::Start(start) => start.tenant_id,
+            Self::Wake(wake) => wake.tenant_id,
+            Self::Schedule(firing) => firing.tenant_id,
+        }
+    }
+}
+
 /// Everything a run starts from, so that its row needn't exist before it is claimed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StartMessage {

@@ -11,6 +11,8 @@ pub struct TraceContext {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     sampled: bool,
+    /// Whether X-Ray itself said so. What any caller says is not passed on to it: traces cost.
+    sampled_by_xray: bool,
 }
 
 /// A text that is no `traceparent`; as the specification has it, a receiver then starts a trace of its own.
@@ -21,7 +23,7 @@ pub struct InvalidTraceparent;
 impl TraceContext {
     /// The first span of a new trace, sampled.
     pub fn new_root() -> Self {
-        Self { trace_id: random(), span_id: random(), sampled: true }
+        Self { trace_id: random(), span_id: random(), sampled: true, sampled_by_xray: false }
     }
 
     /// A new span of the same trace, caused by this one.
@@ -30,11 +32,13 @@ impl TraceContext {
         Self { span_id: random(), ..*self }
     }
 
-    /// The same as X-Ray's tracing header has it, such as SQS's `AWSTraceHeader`: the trace's id in two parts.
+    /// The same as X-Ray's tracing header has it, such as SQS's `AWSTraceHeader`: the trace's id in two parts; whether it
+    /// is sampled only where X-Ray has decided that.
     pub fn to_xray(&self) -> String {
         let trace_id = self.trace_id();
         let (epoch, unique) = trace_id.split_at(8);
-        format!("Root=1-{epoch}-{unique};Parent={};Sampled={}", hex(&self.span_id), u8::from(self.sampled))
+        let sampled = if self.sampled_by_xray { format!(";Sampled={}", u8::from(self.sampled)) } else { String::new() };
+        format!("Root=1-{epoch}-{unique};Parent={}{sampled}", hex(&self.span_id))
     }
 
     /// Reads X-Ray's tracing header: `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1`, in any
@@ -55,7 +59,9 @@ impl TraceContext {
             None => random(),
         };
         let known = trace_id != [0; 16] && span_id != [0; 8];
-        known.then_some(Self { trace_id, span_id, sampled: field("Sampled") == Some("1") })
+        let sampled = field("Sampled");
+        let sampled_by_xray = matches!(sampled, Some("0" | "1"));
+        known.then_some(Self { trace_id, span_id, sampled: sampled == Some("1"), sampled_by_xray })
     }
 
     /// The trace's id: 32 lower-case hex digits.
@@ -87,7 +93,7 @@ impl FromStr for TraceContext {
         if version == 0xff || !complete || trace_id == [0; 16] || span_id == [0; 8] {
             return Err(InvalidTraceparent);
         }
-        Ok(Self { trace_id, span_id, sampled: flags & 1 == 1 })
+        Ok(Self { trace_id, span_id, sampled: flags & 1 == 1, sampled_by_xray: false })
     }
 }
 
@@ -171,6 +177,8 @@ mod tests {
         let trace = TraceContext::from_xray(xray).unwrap();
         assert_eq!(trace.to_string(), "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01");
         assert_eq!(trace.to_xray(), xray);
+        let of_a_caller: TraceContext = SAMPLED.parse().unwrap();
+        assert_eq!(of_a_caller.to_xray(), "Root=1-4bf92f35-77b34da6a3ce929d0e0e4736;Parent=00f067aa0ba902b7");
         let of_a_front_door = "Self=1-67891234-12456789abcdef012345678;Root=1-5759e988-bd862e3fe1be46a994272793";
         assert_eq!(TraceContext::from_xray(of_a_front_door).unwrap().trace_id(), trace.trace_id());
         let unsampled = xray.replace("Sampled=1", "Sampled=0;Lineage=1:a87bd80c:0");

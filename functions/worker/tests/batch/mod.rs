@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tidegate_model::{Message, RunStatus, ScheduleMessage, TenantId};
-use tidegate_platform::queue::{Queue, ReceivedMessage};
+use tidegate_platform::queue::{Queue, Receipt, ReceivedMessage};
 use tidegate_platform::scheduler::{Scheduler, Timer};
 use tidegate_platform::{Clock, PortError};
 use tidegate_telemetry::Metrics;
@@ -50,15 +50,42 @@ async fn what_can_not_be_handled_comes_again_and_the_rest_is_done() {
 }
 
 #[tokio::test]
-async fn without_time_everything_goes_back_unharmed() {
+async fn without_time_everything_goes_back_as_if_it_had_never_come() {
     let world = World::new().await;
     let start = world.start(world.workflow(1, |_| {}).await);
     world.send(&Message::Start(Box::new(start.clone()))).await;
     let messages = received(&world).await;
     let again = handle_batch(&worker(&world), Source::Runs, messages, Duration::from_secs(4), 10).await;
-    assert_eq!(again.len(), 1);
+    assert!(again.is_empty(), "it is sent anew instead");
     assert_eq!(world.status(start.run_id).await, None);
-    assert_eq!(received(&world).await.len(), 1, "it is visible at once");
+    let messages = received(&world).await;
+    assert_eq!(messages.iter().map(|message| message.receive_count).collect::<Vec<_>>(), [1]);
+}
+
+/// EventBridge Scheduler leaves the request that it could not make.
+#[tokio::test]
+async fn what_a_schedule_could_not_send_is_handled_all_the_same() {
+    let world = World::new().await;
+    let workflow = world.workflow(1, |document| {
+        document["trigger"] = json!({"type": "schedule", "every": "5m"});
+    });
+    let scheduled_time = "2026-11-21T10:00:00Z".to_owned();
+    let firing = ScheduleMessage { tenant_id: world.tenant, workflow_id: workflow.await, scheduled_time };
+    let body = serde_json::to_string(&Message::Schedule(firing)).unwrap();
+    let request = json!({"QueueUrl": "https://sqs/runs", "MessageBody": body, "MessageGroupId": world.tenant});
+    let receipt = Receipt("none".to_owned());
+    let message = ReceivedMessage { body: request.to_string(), receive_count: 1, receipt };
+    let mut deps = worker(&world);
+    deps.metrics = Metrics::collecting();
+    assert!(handle_batch(&deps, Source::DeadLetters, vec![message], TIME, 1).await.is_empty());
+
+    let filter = tidegate_store::RunFilter::default();
+    let runs = world.store.runs().list(world.tenant, &filter, None, 10).await.unwrap();
+    assert_eq!(runs.items.len(), 1, "the firing is a run on record");
+    let mut metrics = Vec::new();
+    deps.metrics.write("tidegate-worker", &world.clock, &mut metrics).unwrap();
+    let metrics = String::from_utf8(metrics).unwrap();
+    assert!(metrics.contains(r#""dead_letters":1,"dropped":0"#), "{metrics}");
 }
 
 struct Panicking;
