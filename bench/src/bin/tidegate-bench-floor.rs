@@ -2,7 +2,7 @@
 //! but the standard library. `scripts/bench start` measures it as it does the functions; what it shows is the cost of
 //! the machine and of the stand-in for Lambda.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
 
 const ANSWER: &str = "{}";
