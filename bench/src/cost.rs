@@ -126,9 +126,8 @@ fn bills(all: &[Row], prices: &Prices) -> String {
     let assumed = &prices.assumed;
     write!(
         table,
-        "* Lambda's duration is a model: the measured CPU, stretched to the share of a processor that {} MB (webhooks) and \
-         {} MB\n  (worker) bring, and waits that are assumed: {} ms for the system that a step calls, {} for AWS; a cold \
-         start is {} ms.\n",
+        "* modelled, not counted: the measured CPU, stretched to the share of a processor that {} MB (webhooks) and {} MB\n  \
+         (worker) bring, and assumed waits: {} ms for what a step calls, {};\n  a start is {} ms.\n",
         assumed.webhooks_memory_mb,
         assumed.worker_memory_mb,
         assumed.step_wait_ms,

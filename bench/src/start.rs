@@ -180,7 +180,19 @@ impl Figures {
 fn table(all: &[Figures], options: &Options) -> String {
     let mut table = format!(
         "{:<20}{:>9}{:>11}{:>17}{:>9}{:>9}{:>12}\n{:<20}{:>9}{:>11}{:>17}{:>9}{:>9}{:>12}\n",
-        "bootstrap", "zip", "binary", "exec → /next", "p95", "RSS", "no-op", "", "MB", "MB", "median, ms", "ms", "MB",
+        "bootstrap",
+        "zip",
+        "binary",
+        "exec → /next",
+        "p95",
+        "RSS",
+        "no-op",
+        "",
+        "MB",
+        "MB",
+        "median, ms",
+        "ms",
+        "MB",
         "median, µs",
     );
     for figures in all {

@@ -15,9 +15,8 @@ fn main() -> std::io::Result<()> {
     let mut answers = BufReader::new(stream.try_clone()?);
     let mut requests = stream;
     loop {
-        requests.write_all(
-            format!("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: {api}\r\n\r\n").as_bytes(),
-        )?;
+        requests
+            .write_all(format!("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: {api}\r\n\r\n").as_bytes())?;
         let id = read_answer(&mut answers)?.unwrap_or_default();
         let length = ANSWER.len();
         requests.write_all(

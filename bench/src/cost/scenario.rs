@@ -54,5 +54,11 @@ pub(crate) const SCENARIOS: [Scenario; 10] = [
     Scenario { name: "one retry in place, warm", first_answer: FirstAnswer::Unavailable, ..ONE_STEP },
     Scenario { name: "parked for an hour, woken alone", first_answer: FirstAnswer::UnavailableForAnHour, ..ONE_STEP },
     Scenario { name: "a body of 20 KB, warm", trigger: Trigger::Webhook { body_bytes: 20_000 }, ..ONE_STEP },
-    Scenario { name: "a schedule's firing, cold, alone", batch: 1, warm: false, trigger: Trigger::Schedule, ..ONE_STEP },
+    Scenario {
+        name: "a schedule's firing, cold, alone",
+        batch: 1,
+        warm: false,
+        trigger: Trigger::Schedule,
+        ..ONE_STEP
+    },
 ];

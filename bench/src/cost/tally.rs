@@ -129,8 +129,8 @@ impl Tally {
         let assumed = &prices.assumed;
         let webhooks = self.webhooks.billed_ms(prices, assumed.webhooks_memory_mb)?;
         let worker = self.worker.billed_ms(prices, assumed.worker_memory_mb)?;
-        let gb_seconds = webhooks / 1e3 * assumed.webhooks_memory_mb / 1024.0
-            + worker / 1e3 * assumed.worker_memory_mb / 1024.0;
+        let gb_seconds =
+            webhooks / 1e3 * assumed.webhooks_memory_mb / 1024.0 + worker / 1e3 * assumed.worker_memory_mb / 1024.0;
         Ok(Bill {
             http_api: million(Item::HttpApiRequest, self.webhooks.count as f64),
             lambda_requests: million(Item::LambdaRequest, (self.webhooks.count + self.worker.count) as f64),
@@ -171,13 +171,7 @@ impl Invocations {
 
 impl Bill {
     pub(crate) fn total(&self) -> f64 {
-        self.http_api
-            + self.lambda_requests
-            + self.lambda_duration
-            + self.dynamodb
-            + self.sqs
-            + self.other
-            + self.logs
+        self.http_api + self.lambda_requests + self.lambda_duration + self.dynamodb + self.sqs + self.other + self.logs
     }
 }
 

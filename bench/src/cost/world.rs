@@ -15,8 +15,8 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_model::{
-    Connection, ConnectionId, Definition, Message, Role, RunId, RunStatus, ScheduleMessage, Tenant, TenantId, User,
-    WakeMessage, Workflow, WorkflowId,
+    Connection, ConnectionId, Definition, Message, Payload, Role, RunId, RunStatus, ScheduleMessage, Tenant, TenantId,
+    User, WakeMessage, Workflow, WorkflowId,
 };
 use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
 use tidegate_platform::key_service::KeyContext;
@@ -69,7 +69,7 @@ struct Play<'a> {
     scenario: &'a Scenario,
     workflow: WorkflowId,
     queue: SqsQueue,
-    /// Stands still, so that an hour can go by.
+    /// Stands still where an hour has to go by.
     clock: Clock,
     webhooks: Option<Process<Router>>,
     worker: Option<Process<tidegate_worker::Deps>>,
@@ -162,7 +162,10 @@ impl World {
     /// A run doesn't end as it should.
     pub(crate) async fn play(&self, scenario: &Scenario, runs: u32) -> anyhow::Result<Tally> {
         let runs = runs.next_multiple_of(scenario.batch);
-        let clock = Clock::manual(Clock::system().now());
+        let clock = match scenario.first_answer {
+            FirstAnswer::UnavailableForAnHour => Clock::manual(Clock::system().now()),
+            FirstAnswer::Good | FirstAnswer::Unavailable => Clock::system(),
+        };
         let workflow = self.make_workflow(scenario, &clock).await.context("make the workflow")?;
         let mut play = Play {
             world: self,
@@ -400,6 +403,8 @@ impl Play<'_> {
             return Ok(());
         };
         start.run_id = Ids::new(self.clock.clone()).run(self.world.tenant);
+        // Where the body is in a blob, the run that it belongs to still needs it.
+        start.trigger.body = Payload::Inline(serde_json::from_str(&body(0, 150))?);
         let message = ReceivedMessage {
             body: serde_json::to_string(&Message::Start(start))?,
             receive_count: 1,

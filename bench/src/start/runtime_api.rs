@@ -182,9 +182,15 @@ mod tests {
         sender
     }
 
-    async fn send(to: &mut SendRequest<Full<Bytes>>, method: Method, path: &str, body: &'static str) -> Response<Incoming> {
+    async fn send(
+        to: &mut SendRequest<Full<Bytes>>,
+        method: Method,
+        path: &str,
+        body: &'static str,
+    ) -> Response<Incoming> {
         let path = format!("{PREFIX}{path}");
-        let request = Request::builder().method(method).uri(path).header("host", "local").body(Full::from(body)).unwrap();
+        let request =
+            Request::builder().method(method).uri(path).header("host", "local").body(Full::from(body)).unwrap();
         to.ready().await.unwrap();
         to.send_request(request).await.unwrap()
     }
