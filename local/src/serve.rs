@@ -43,7 +43,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
 
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let concurrency = usize::from(settings.workers);
+    let concurrency = usize::from(settings.run_concurrency);
     let working = tokio::spawn(workers::work(worker, parts.queue.clone(), concurrency, stop.clone(), tasks.clone()));
     tokio::spawn(parts.embedded.sweeping());
     tokio::spawn(sweep_blobs(parts.blobs.clone(), parts.clock.clone()));

@@ -42,9 +42,9 @@ pub(crate) struct Serve {
     #[arg(long, env = "TIDEGATE_EGRESS_ALLOW", value_delimiter = ',', num_args = 1.., value_name = "CIDR", value_parser = range)]
     pub(crate) egress_allow: Vec<IpNet>,
 
-    /// How many runs are executed at once.
-    #[arg(long, env = "TIDEGATE_WORKERS", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(crate) workers: u16,
+    /// How many runs may be in flight at once; the others wait in the queue.
+    #[arg(long, alias = "workers", env = "TIDEGATE_RUN_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) run_concurrency: u16,
 
     /// Who may register: anybody, nobody, or whoever was invited. Open by default on a loopback address, else closed.
     #[arg(long, env = "TIDEGATE_REGISTRATION", value_name = "open|invite|closed")]

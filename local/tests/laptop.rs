@@ -3,20 +3,22 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidegate_scenarios::{Server, Sink, scenario};
+use tidegate_scenarios::{Api, Server, Sink, scenario};
 
 #[tokio::test]
 async fn a_webhook_greets_on_slack() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder.path()).await.unwrap();
+    let api = Api::register(server.url()).await.unwrap();
     let sink = Sink::start(Duration::ZERO).await.unwrap();
-    scenario::greeting(server.url(), &sink).await.unwrap();
+    scenario::greeting(&api, &sink).await.unwrap();
 }
 
 #[tokio::test]
 async fn vendors_deliveries_start_workflows() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder.path()).await.unwrap();
+    let api = Api::register(server.url()).await.unwrap();
     let sink = Sink::start(Duration::ZERO).await.unwrap();
-    scenario::vendors(server.url(), &sink).await.unwrap();
+    scenario::vendors(&api, &sink).await.unwrap();
 }

@@ -26,11 +26,20 @@ impl Api {
         getrandom::fill(&mut random)?;
         let email = format!("alex-{:016x}@example.com", u64::from_be_bytes(random));
         let password = "correct horse battery staple";
-        let mut api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
         let account = json!({"email": email, "password": password, "name": "Alex", "tenant_name": "Example"});
-        api.call(Method::POST, "/api/auth/register", Some(account)).await?;
-        let login = api.call(Method::POST, "/api/auth/login", Some(json!({"email": email, "password": password})));
-        api.token = text(&login.await?, "/access_token")?.to_owned();
+        api.post("/api/auth/register", account).await?;
+        Self::log_in(base_url, &email, password).await
+    }
+
+    /// Signs in.
+    ///
+    /// # Errors
+    /// The server is away, or answers anything but what the API promises.
+    pub async fn log_in(base_url: &str, email: &str, password: &str) -> anyhow::Result<Self> {
+        let mut api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let login = api.post("/api/auth/login", json!({"email": email, "password": password})).await?;
+        api.token = text(&login, "/access_token")?.to_owned();
         Ok(api)
     }
 
@@ -59,6 +68,20 @@ impl Api {
     /// The answer is not a success: the error has its body.
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// `DELETE`.
+    ///
+    /// # Errors
+    /// The answer is not a success: the error has its body.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        let request = self.client.delete(format!("{}{path}", self.base_url)).bearer_auth(&self.token);
+        let response = request.send().await.with_context(|| format!("DELETE {path}"))?;
+        let status = response.status();
+        if !status.is_success() {
+            bail!("DELETE {path} answered {status}: {}", response.text().await?);
+        }
+        Ok(())
     }
 
     /// Creates a workflow that a webhook starts; its id.

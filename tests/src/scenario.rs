@@ -1,4 +1,4 @@
-//! What a user does first, as requests: from registering to reading a run step by step; then the same with what
+//! What a user does first, as requests: from connecting Slack to reading a run step by step; then the same with what
 //! vendors really send. Nothing here knows where the server runs.
 
 use std::time::Duration;
@@ -9,18 +9,19 @@ use serde_json::{Value, json};
 use crate::{Api, GITHUB_PUSH, Received, SHOPIFY_ORDER, SLACK_COMMAND, STRIPE_EVENT, Sink};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// Short enough for a worker whose own time is 15 s.
+const STEP_TIMEOUT_MS: u32 = 5_000;
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-/// A greeting goes to Slack: register, connect, make a workflow, post to its webhook, read the run.
+/// A greeting goes to Slack: connect, make a workflow, post to its webhook, read the run.
 ///
 /// # Errors
 /// Whatever is not as the API promises, with what was answered instead.
-pub async fn greeting(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
-    let api = Api::register(base_url).await?;
+pub async fn greeting(api: &Api, sink: &Sink) -> anyhow::Result<()> {
     let me = api.get("/api/auth/me").await?;
     ensure!(me["user"]["name"] == "Alex", "who am I: {me}");
 
-    let slack = connect_slack(&api, sink, "/greeting").await?;
+    let slack = connect_slack(api, sink, "/greeting").await?;
     let connections = api.get("/api/connections").await?;
     ensure!(connections["items"][0]["id"] == slack.as_str(), "the connection is missing from {connections}");
     ensure!(!connections.to_string().contains(&sink.url("/greeting")), "the secret is in {connections}");
@@ -30,7 +31,7 @@ pub async fn greeting(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
     let body = json!({"user": {"name": "Alex"}, "order": {"id": "12345"}}).to_string();
     let run = api.post_webhook(&workflow, "application/json", &[("traceparent", TRACEPARENT)], &body).await?;
 
-    let record = succeeded(&api, &run).await?;
+    let record = succeeded(api, &run).await?;
     let message = json!({"text": "Hello Alex! Order #12345 confirmed."});
     let call = only_call(sink, "/greeting")?;
     ensure!(call.body == message.to_string(), "the sink received {:?}", call.body);
@@ -60,8 +61,7 @@ pub async fn greeting(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// Whatever is not as the API promises, with what was answered instead.
-pub async fn vendors(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
-    let api = Api::register(base_url).await?;
+pub async fn vendors(api: &Api, sink: &Sink) -> anyhow::Result<()> {
     let deliveries = [
         Delivery {
             vendor: "github",
@@ -105,7 +105,7 @@ pub async fn vendors(base_url: &str, sink: &Sink) -> anyhow::Result<()> {
         },
     ];
     for delivery in deliveries {
-        delivery.check(&api, sink).await.with_context(|| format!("what {} sends", delivery.vendor))?;
+        delivery.check(api, sink).await.with_context(|| format!("what {} sends", delivery.vendor))?;
     }
     Ok(())
 }
@@ -131,7 +131,10 @@ impl Delivery {
         let slack = connect_slack(api, sink, &message_path).await?;
         let mut steps = slack_step(&slack, self.text);
         let request = json!({"method": "POST", "url": sink.url(&values_path), "json": self.values});
-        steps.as_array_mut().context("steps")?.push(json!({"id": "values", "uses": "http.request", "with": request}));
+        steps
+            .as_array_mut()
+            .context("steps")?
+            .push(json!({"id": "values", "uses": "http.request", "with": request, "timeout_ms": STEP_TIMEOUT_MS}));
         let workflow = api.create_workflow(self.vendor, steps).await?;
         let run = api.post_webhook(&workflow, self.content_type, self.headers, self.body).await?;
 
@@ -165,7 +168,10 @@ async fn connect_slack(api: &Api, sink: &Sink, path: &str) -> anyhow::Result<Str
 }
 
 fn slack_step(connection: &str, text: &str) -> Value {
-    json!([{"id": "notify", "uses": "slack.send_message", "connection": connection, "with": {"text": text}}])
+    let with = json!({"text": text});
+    json!([{
+        "id": "notify", "uses": "slack.send_message", "connection": connection, "with": with, "timeout_ms": STEP_TIMEOUT_MS,
+    }])
 }
 
 async fn succeeded(api: &Api, run: &str) -> anyhow::Result<Value> {

@@ -28,7 +28,7 @@ async fn setup() -> Setup {
     let app = TestApp::new(
         &world,
         api(Deps {
-            store: world.store.clone(),
+            store: world.store_of("runs"),
             blobs: world.blobs.clone(),
             verifier: world.verifier.clone(),
             clock: world.clock.clone(),

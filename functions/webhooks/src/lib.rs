@@ -120,7 +120,8 @@ pub(crate) async fn receive_webhook(
     }));
     let text = serde_json::to_string(&message).map_err(|error| Problem::internal(&error))?;
     // A blob is left behind where this fails: the message may be in the queue although its answer was lost.
-    deps.queue.send(OutgoingMessage::new(head.tenant, text)).await?;
+    let trace = Some(context.trace.to_xray());
+    deps.queue.send(OutgoingMessage { trace, ..OutgoingMessage::new(head.tenant, text) }).await?;
     Ok(Json(Accepted { status: "accepted", run_id }))
 }
 

@@ -25,7 +25,8 @@ struct Setup {
 }
 
 fn serve(world: &World, queue: Arc<dyn Queue>) -> TestApp {
-    let deps = Deps::new(world.store.clone(), queue, world.blobs.clone(), world.clock.clone(), world.ids.clone());
+    let deps =
+        Deps::new(world.store_of("webhooks"), queue, world.blobs.clone(), world.clock.clone(), world.ids.clone());
     TestApp::new(world, api(deps))
 }
 

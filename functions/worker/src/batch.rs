@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use tidegate_platform::queue::{Receipt, ReceivedMessage};
+use tidegate_platform::usage;
 
 use crate::{Deps, Source, Verdict, handle};
 
@@ -43,12 +44,18 @@ async fn settle(deps: &Deps, source: Source, message: ReceivedMessage, deadline:
         Verdict::Keep { visible_in: Duration::ZERO }
     } else {
         // The panic hook has logged it. The message comes again when the queue's own timeout is over.
-        match AssertUnwindSafe(handle(deps, &message, source, time)).catch_unwind().await {
-            Ok(verdict) => verdict,
+        let counted = usage::scope(handle(deps, &message, source, time));
+        match AssertUnwindSafe(counted).catch_unwind().await {
+            Ok((verdict, _usage)) => verdict,
             Err(_panic) => return Some(message.receipt),
         }
     };
-    let Verdict::Keep { visible_in } = verdict else { return None };
+    let Verdict::Keep { visible_in } = verdict else {
+        if source == Source::DeadLetters {
+            deps.metrics.dead_letter();
+        }
+        return None;
+    };
     let queue = match source {
         Source::Runs => Some(&*deps.queue),
         Source::DeadLetters => deps.queue.dead_letters(),

@@ -6,12 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::Serialize;
 use serde_json::Value;
 use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Run, decide, in_doubt, records};
 use tidegate_model::{Definition, Entry, ErrorCode, Payload, RunDetail, RunRow, RunStatus, StepError, TriggerInput};
 use tidegate_platform::Clock;
 use tidegate_platform::blobs::LIVE;
+use tidegate_platform::usage;
 use tidegate_store::{JournalItem, ReplaceError};
+use tidegate_telemetry::EndedRun;
 
 use crate::values::{fold, load, store_payload};
 use crate::wake::arm_wake;
@@ -131,7 +134,7 @@ pub(crate) async fn give_up(
     let detail =
         fold(deps, &row, RunDetail { trigger: claimed.input, steps }, &entries).await.map_err(Conflict::Error)?;
     deps.store.runs().replace(expected, &row, Some(&detail)).await.map_err(lost_to)?;
-    log_end(deps, &row);
+    report_end(deps, &row);
     Ok(())
 }
 
@@ -409,7 +412,7 @@ impl<'a> Execution<'a> {
         while let Err(error) = self.write_final(&row, &detail).await {
             insistence.wait_after(error).await?;
         }
-        log_end(self.deps, &row);
+        report_end(self.deps, &row);
         Ok(())
     }
 
@@ -468,17 +471,34 @@ impl<'a> Insistence<'a> {
     }
 }
 
-fn log_end(deps: &Deps, row: &RunRow) {
+/// Tells of a run that is final: a log line, and the metrics.
+pub(crate) fn report_end(deps: &Deps, row: &RunRow) {
+    let outcome = name(&row.status);
+    let since_accepted = |at: Timestamp| at.as_millisecond() - row.accepted_at.as_millisecond();
+    let ended = EndedRun {
+        duration_ms: since_accepted(row.finished_at.unwrap_or_else(|| deps.clock.now())),
+        queue_age_ms: since_accepted(row.started_at),
+    };
+    let usage = usage::so_far();
     tracing::info!(
         component = "worker",
         tenant_id = %row.tenant,
         workflow_id = %row.workflow,
         run_id = %row.id,
         trace_id = calls::trace_of(row).map(|trace| trace.trace_id()).unwrap_or_default(),
-        status = %serde_json::to_value(row.status).ok().and_then(|s| s.as_str().map(str::to_owned)).unwrap_or_default(),
-        code = row.error.as_ref().map(|error| format!("{:?}", error.code)),
+        status = outcome,
+        code = row.error.as_ref().map(|error| name(&error.code)),
         failed_step = row.failed_step,
-        duration_ms = deps.clock.now().as_millisecond() - row.accepted_at.as_millisecond(),
-        "run finished"
+        duration_ms = ended.duration_ms,
+        queue_age_ms = ended.queue_age_ms,
+        read_units = usage.as_ref().map(|usage| usage.read_units).filter(|units| *units > 0.0),
+        write_units = usage.as_ref().map(|usage| usage.write_units),
+        "run ended"
     );
+    deps.metrics.run_ended(&outcome, ended);
+}
+
+/// A status or code as the API writes it.
+fn name(value: &impl Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -23,6 +23,7 @@ use tidegate_model::RunRow;
 use tidegate_platform::queue::ReceivedMessage;
 use tidegate_platform::{Blobs, Clock, PortError, Queue, Scheduler};
 use tidegate_store::Store;
+use tidegate_telemetry::Metrics;
 
 use crate::calls::Caches;
 
@@ -45,6 +46,8 @@ pub struct Deps {
     pub clock: Clock,
     /// How it works.
     pub settings: Settings,
+    /// Collects what became of runs; by default nothing is.
+    pub metrics: Metrics,
     caches: Arc<Caches>,
     claims: Arc<AtomicU64>,
 }
@@ -132,7 +135,18 @@ impl Deps {
         settings: Settings,
     ) -> Self {
         let caches = Arc::new(Caches::new());
-        Self { store, queue, scheduler, blobs, egress, clock, settings, caches, claims: Arc::default() }
+        Self {
+            store,
+            queue,
+            scheduler,
+            blobs,
+            egress,
+            clock,
+            settings,
+            metrics: Metrics::default(),
+            caches,
+            claims: Arc::default(),
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) async fn handle(
         Ok(message) => message,
         Err(error) if source == Source::DeadLetters => {
             let key = keep_dead_letter(deps, "unknown", &received.body).await?;
+            deps.metrics.dropped();
             tracing::error!(component = "worker", blob = key, %error, "a dead letter is not a message; its body is kept");
             return Ok(Verdict::Delete);
         }
@@ -304,7 +305,10 @@ async fn give_up_unclaimed(
     let detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new() };
     let detail = values::fold(deps, &row, detail, &[]).await?;
     match deps.store.runs().create(&row, Some(&detail)).await {
-        Ok(()) => Ok(Verdict::Delete),
+        Ok(()) => {
+            execution::report_end(deps, &row);
+            Ok(Verdict::Delete)
+        }
         Err(CreateError::Exists(_)) => Err(Error::Lost),
         Err(CreateError::Store(error)) => Err(error.into()),
     }

@@ -7,6 +7,7 @@ use tidegate_model::{Message, RunRow, WakeMessage};
 use tidegate_platform::queue::OutgoingMessage;
 use tidegate_platform::scheduler::{Timer, When};
 
+use crate::calls::trace_of;
 use crate::{Deps, Error};
 
 /// The longest delay that SQS takes
@@ -20,7 +21,8 @@ pub(crate) async fn arm_wake(deps: &Deps, row: &RunRow) -> Result<(), Error> {
     let body = serde_json::to_string(&message).map_err(|error| Error::Corrupt(error.to_string()))?;
     let delay = Duration::try_from(wake_at.duration_since(deps.clock.now())).unwrap_or_default();
     if delay <= MAX_QUEUE_DELAY {
-        deps.queue.send(OutgoingMessage { body, group: row.tenant, delay }).await?;
+        let trace = trace_of(row).map(|trace| trace.to_xray());
+        deps.queue.send(OutgoingMessage { body, group: row.tenant, delay, trace }).await?;
     } else {
         let name = format!("{}-{}", row.id, row.wake);
         deps.scheduler.put(Timer { tenant: row.tenant, name, when: When::At(wake_at), body }).await?;

@@ -22,6 +22,8 @@ use crate::{Problem, ProblemCode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: &str = "traceparent";
+/// Where Lambda puts its own trace, unless the caller sent a `traceparent`.
+const XRAY: &str = "x-amzn-trace-id";
 /// Answers are data: nothing in them may load or run anything, or be shown in another page.
 const NO_CONTENT: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
 
@@ -42,7 +44,6 @@ impl RequestContext {
         let trace = trace_of(headers).map_or_else(TraceContext::new_root, |caller| caller.child());
         let span = tracing::error_span!(
             "request",
-            %request_id,
             trace_id = trace.trace_id(),
             tenant_id = tracing::field::Empty,
             user_id = tracing::field::Empty,
@@ -72,8 +73,11 @@ impl RequestContext {
 /// The caller's place in its trace; several or unreadable headers count as none.
 fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
     let mut values = headers.get_all(TRACEPARENT).iter();
-    let value = values.next().filter(|_| values.next().is_none())?;
-    value.to_str().ok()?.trim().parse().ok()
+    match values.next() {
+        Some(value) if values.next().is_none() => value.to_str().ok()?.trim().parse().ok(),
+        Some(_) => None,
+        None => TraceContext::from_xray(headers.get(XRAY)?.to_str().ok()?),
+    }
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
@@ -119,10 +123,14 @@ pub(crate) async fn surround(State(ids): State<Ids>, mut request: Request, next:
     context.span.in_scope(|| match problem {
         Some(problem) => {
             let code = problem.code().as_str();
-            tracing::info!(%method, route, status, code, duration_ms, "answered");
+            // What the caller was given to name; lines of the same request share its trace.
+            let request_id = &*context.request_id;
+            tracing::info!(component = "http", request_id, %method, route, status, code, duration_ms, "answered");
         }
-        None if route.starts_with("/q/") => tracing::debug!(%method, route, status, duration_ms, "answered"),
-        None => tracing::info!(%method, route, status, duration_ms, "answered"),
+        None if route.starts_with("/q/") => {
+            tracing::debug!(component = "http", %method, route, status, duration_ms, "answered");
+        }
+        None => tracing::info!(component = "http", %method, route, status, duration_ms, "answered"),
     });
     response
 }

@@ -75,12 +75,14 @@ pub struct OutgoingMessage {
     pub group: TenantId,
     /// How long it stays invisible. SQS takes up to 15 minutes; for more use the scheduler.
     pub delay: Duration,
+    /// The trace that it belongs to, as X-Ray's tracing header: `AWSTraceHeader` on SQS, from which Lambda takes it.
+    pub trace: Option<String>,
 }
 
 impl OutgoingMessage {
     /// A message that is visible at once.
     pub fn new(group: TenantId, body: impl Into<String>) -> Self {
-        Self { body: body.into(), group, delay: Duration::ZERO }
+        Self { body: body.into(), group, delay: Duration::ZERO, trace: None }
     }
 }
 

@@ -25,6 +25,7 @@ use crate::{Store, Tables};
 use connector::Connector;
 use engine::Engine;
 
+pub use connector::Guard;
 pub use faults::Faults;
 pub use meter::Meter;
 
@@ -123,6 +124,11 @@ pub async fn open_memory(clock: Clock, faults: Faults) -> Result<Embedded, OpenE
 }
 
 impl Embedded {
+    /// The same store for somebody who may do only what a guard allows; the rest is refused.
+    pub fn guarded(&self, guard: Guard) -> Store {
+        store(Connector::new(self.engine.clone(), self.faults.clone(), self.meter.clone(), Some(guard)))
+    }
+
     /// Deletes the rows whose time is over, as DynamoDB does by itself; tells how many. To be called once every
     /// [`SWEEP_INTERVAL`]; other requests are served meanwhile.
     ///
@@ -162,13 +168,16 @@ impl Drop for Embedded {
 async fn assemble(engine: Engine, faults: Faults, place: String) -> Result<Embedded, OpenError> {
     let engine = Arc::new(engine);
     let meter = Meter::default();
-    let config = config(Connector::new(engine.clone(), faults.clone(), meter.clone()));
-    let store = Store::over(config, Tables { config: "config".to_owned(), history: "history".to_owned() });
+    let store = store(Connector::new(engine.clone(), faults.clone(), meter.clone(), None));
     // From here on a failure drops it, which closes the database.
     let embedded = Embedded { store, faults, meter, engine };
     let made = embedded.store.create_tables().await;
     made.map_err(|error| OpenError::Database { place, source: error.into() })?;
     Ok(embedded)
+}
+
+fn store(connector: Connector) -> Store {
+    Store::over(config(connector), Tables { config: "config".to_owned(), history: "history".to_owned() })
 }
 
 /// Takes the folder for this process: the lock goes with the returned file, and with the process however it ends.

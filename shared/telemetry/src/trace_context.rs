@@ -1,4 +1,5 @@
-//! W3C trace context, level 1 (<https://www.w3.org/TR/trace-context-1/>): the `traceparent` header.
+//! W3C trace context, level 1 (<https://www.w3.org/TR/trace-context-1/>): the `traceparent` header; and the same as AWS
+//! X-Ray writes it (<https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader>).
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +28,34 @@ impl TraceContext {
     #[must_use]
     pub fn child(&self) -> Self {
         Self { span_id: random(), ..*self }
+    }
+
+    /// The same as X-Ray's tracing header has it, such as SQS's `AWSTraceHeader`: the trace's id in two parts.
+    pub fn to_xray(&self) -> String {
+        let trace_id = self.trace_id();
+        let (epoch, unique) = trace_id.split_at(8);
+        format!("Root=1-{epoch}-{unique};Parent={};Sampled={}", hex(&self.span_id), u8::from(self.sampled))
+    }
+
+    /// Reads X-Ray's tracing header: `Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1`, in any
+    /// order, with other fields between. One without a parent, as a front door writes it, gets a span of its own.
+    pub fn from_xray(header: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let mut fields = header.split(';').filter_map(|field| field.trim().split_once('='));
+            fields.find(|(of, _)| *of == name).map(|(_, value)| value)
+        };
+        let (epoch, unique) = field("Root")?.strip_prefix("1-")?.split_once('-')?;
+        let trace_id: [u8; 16] = match (epoch.len(), unique.len()) {
+            (8, 24) => bytes(format!("{epoch}{unique}").as_bytes()).ok()?,
+            _ => return None,
+        };
+        let span_id = match field("Parent") {
+            Some(parent) if parent.len() == 16 => bytes(parent.as_bytes()).ok()?,
+            Some(_) => return None,
+            None => random(),
+        };
+        let known = trace_id != [0; 16] && span_id != [0; 8];
+        known.then_some(Self { trace_id, span_id, sampled: field("Sampled") == Some("1") })
     }
 
     /// The trace's id: 32 lower-case hex digits.
@@ -133,6 +162,36 @@ mod tests {
             &SAMPLED.replace("4bf9", "é9"),
         ] {
             assert_eq!(bad.parse::<TraceContext>(), Err(InvalidTraceparent), "{bad}");
+        }
+    }
+
+    #[test]
+    fn x_rays_header_is_the_same_trace() {
+        let xray = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1";
+        let trace = TraceContext::from_xray(xray).unwrap();
+        assert_eq!(trace.to_string(), "00-5759e988bd862e3fe1be46a994272793-53995c3f42cd8ad8-01");
+        assert_eq!(trace.to_xray(), xray);
+        let of_a_front_door = "Self=1-67891234-12456789abcdef012345678;Root=1-5759e988-bd862e3fe1be46a994272793";
+        assert_eq!(TraceContext::from_xray(of_a_front_door).unwrap().trace_id(), trace.trace_id());
+        let unsampled = xray.replace("Sampled=1", "Sampled=0;Lineage=1:a87bd80c:0");
+        assert!(TraceContext::from_xray(&unsampled).unwrap().to_string().ends_with("-00"));
+    }
+
+    #[test]
+    fn what_is_no_header_of_x_rays_is_refused() {
+        for bad in [
+            "",
+            "Root=",
+            "Parent=53995c3f42cd8ad8",
+            "Root=2-5759e988-bd862e3fe1be46a994272793",
+            "Root=1-5759e988-bd862e3fe1be46a99427279",
+            "Root=1-5759e98-bd862e3fe1be46a9942727930",
+            "Root=1-00000000-000000000000000000000000",
+            "Root=1-5759e988-bd862e3fe1be46a99427279é",
+            "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f",
+            "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=0000000000000000",
+        ] {
+            assert_eq!(TraceContext::from_xray(bad), None, "{bad}");
         }
     }
 

@@ -102,7 +102,7 @@ fn a_normal_line_is_under_400_bytes_and_a_long_value_is_cut() {
             run_id = format!("run_{id}"),
         )
         .entered();
-        tracing::info!(target: "tidegate_worker::execute", duration_ms = 1234, status = "succeeded", steps = 1, "run finished");
+        tracing::info!(target: "tidegate_worker::execute", duration_ms = 1234, status = "succeeded", steps = 1, "run ended");
         tracing::info!(text = "é".repeat(100_000), "long");
     });
     assert!(lines[0].len() <= 400, "{}", lines[0].len());

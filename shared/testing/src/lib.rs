@@ -4,6 +4,7 @@
 
 mod app;
 pub mod emulator;
+pub mod policy;
 mod world;
 
 pub use app::{Answer, TestApp};

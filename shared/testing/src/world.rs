@@ -16,6 +16,8 @@ use tidegate_platform::{Clock, Envelope, Ids, KeyService};
 use tidegate_store::embedded::{self, Embedded, Faults};
 use tidegate_store::{PublicKey, SigningKey, Store};
 
+use crate::policy;
+
 /// Who signs the tokens of tests.
 pub const ISSUER: &str = "https://tidegate.test";
 const KID: &str = "test";
@@ -94,6 +96,11 @@ impl World {
             ids,
             _folder: folder,
         }
+    }
+
+    /// The store for a function (`webhooks`): what its role in `template.yaml` doesn't allow is refused.
+    pub fn store_of(&self, function: &str) -> Store {
+        self.embedded.guarded(policy::guard(function))
     }
 
     /// A new tenant and its owner, signed in.

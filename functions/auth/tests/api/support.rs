@@ -26,7 +26,7 @@ pub(crate) struct SignedIn {
 /// A new instance: it knows no key yet.
 pub(crate) fn instance(world: &World, registration: Registration) -> Client {
     let deps = Deps {
-        store: world.store.clone(),
+        store: world.store_of("auth"),
         envelope: envelope(world),
         signer: signer(world),
         verifier: verifier(world),
@@ -43,11 +43,11 @@ pub(crate) fn envelope(world: &World) -> Envelope {
 }
 
 pub(crate) fn signer(world: &World) -> TokenSigner {
-    TokenSigner::new(world.store.clone(), envelope(world), ISSUER, world.clock.clone(), world.ids.clone())
+    TokenSigner::new(world.store_of("auth"), envelope(world), ISSUER, world.clock.clone(), world.ids.clone())
 }
 
 pub(crate) fn verifier(world: &World) -> TokenVerifier {
-    TokenVerifier::new(world.store.clone(), ISSUER, world.clock.clone())
+    TokenVerifier::new(world.store_of("auth"), ISSUER, world.clock.clone())
 }
 
 /// A new account in a role, signed in without a password.

@@ -23,6 +23,7 @@ use tidegate_platform::scheduler::{Scheduler, Timer};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, PortError};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 use tidegate_store::{Store, StoredRun};
+use tidegate_testing::policy;
 use tidegate_worker::{Deps, Settings, Source, Verdict};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -111,7 +112,7 @@ impl World {
     pub(crate) fn worker_with(&self, settings: Settings) -> Deps {
         let allow = vec!["127.0.0.1/32".parse().unwrap()];
         Deps::new(
-            self.store.clone(),
+            self.embedded.guarded(policy::guard("worker")),
             Arc::new(Mortal { port: Arc::clone(&self.queue), life: self.life.clone() }),
             Arc::new(Mortal { port: Arc::new(self.queue.scheduler()), life: self.life.clone() }),
             Arc::new(Mortal { port: Arc::clone(&self.blobs), life: self.life.clone() }),

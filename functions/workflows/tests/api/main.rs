@@ -30,7 +30,7 @@ async fn setup_with(world: World, scheduler: Arc<dyn Scheduler>) -> Setup {
     let app = TestApp::new(
         &world,
         api(Deps {
-            store: world.store.clone(),
+            store: world.store_of("workflows"),
             scheduler,
             envelope: world.envelope.clone(),
             verifier: world.verifier.clone(),

@@ -5,6 +5,7 @@
 //! (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-fair-queues.html>). Durations are
 //! rounded up to whole seconds.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,9 @@ use aws_sdk_sqs::Client;
 use aws_sdk_sqs::config::Builder;
 use aws_sdk_sqs::error::SdkError;
 use aws_sdk_sqs::operation::change_message_visibility::ChangeMessageVisibilityError;
-use aws_sdk_sqs::types::{Message, MessageSystemAttributeName};
+use aws_sdk_sqs::types::{
+    Message, MessageSystemAttributeName, MessageSystemAttributeNameForSends, MessageSystemAttributeValue,
+};
 use aws_types::SdkConfig;
 
 use super::{MAX_RECEIVED, MAX_WAIT, OutgoingMessage, Queue, Receipt, ReceivedMessage, check_body, check_visibility};
@@ -45,9 +48,20 @@ impl SqsQueue {
         Self { dead_letters: Some(Box::new(dead)), ..self }
     }
 
-    async fn send_body(&self, body: String, group: Option<String>, delay_seconds: i32) -> Result<(), PortError> {
+    async fn send_body(
+        &self,
+        body: String,
+        group: Option<String>,
+        delay_seconds: i32,
+        trace: Option<String>,
+    ) -> Result<(), PortError> {
+        let trace = trace.map(|header| MessageSystemAttributeValue::builder().data_type("String").string_value(header));
+        let trace = trace.map(|value| value.build()).transpose().map_err(|error| self.failed("send to", error))?;
+        let attributes =
+            trace.map(|value| HashMap::from([(MessageSystemAttributeNameForSends::AwsTraceHeader, value)]));
         self.client
             .send_message()
+            .set_message_system_attributes(attributes)
             .queue_url(&self.url)
             .message_body(body)
             .set_message_group_id(group)
@@ -100,7 +114,7 @@ impl Queue for SqsQueue {
         }
         let body = escape_noncharacters(message.body);
         check_body(&body)?;
-        self.send_body(body, Some(message.group.to_string()), whole_seconds(message.delay)).await
+        self.send_body(body, Some(message.group.to_string()), whole_seconds(message.delay), message.trace).await
     }
 
     async fn receive(&self, max: usize, wait: Duration) -> Result<Vec<ReceivedMessage>, PortError> {
@@ -161,7 +175,7 @@ impl Queue for SqsQueue {
                     message.attributes.and_then(|mut all| all.remove(&MessageSystemAttributeName::MessageGroupId));
                 let handle = message.receipt_handle.ok_or_else(|| dead_letters.incomplete("receipt handle"))?;
                 let body = message.body.ok_or_else(|| dead_letters.incomplete("body"))?;
-                self.send_body(body, group, 0).await?;
+                self.send_body(body, group, 0, None).await?;
                 dead_letters.delete(&Receipt(handle)).await?;
                 moved += 1;
             }

@@ -1,5 +1,6 @@
 //! The SDK's HTTP connector: instead of sending a request it has the engine run it.
 
+use std::fmt;
 use std::sync::Arc;
 
 use aws_smithy_runtime_api::client::http::{
@@ -25,11 +26,31 @@ pub(super) struct Connector {
     engine: Arc<Engine>,
     faults: Faults,
     meter: Meter,
+    guard: Option<Guard>,
+}
+
+/// Decides whether a request is allowed, by its operation (`PutItem`) and its body, as IAM does on AWS.
+#[derive(Clone)]
+pub struct Guard(Arc<Rule>);
+
+type Rule = dyn Fn(&str, &Value) -> bool + Send + Sync;
+
+impl Guard {
+    /// A guard by a rule.
+    pub fn new(allows: impl Fn(&str, &Value) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(allows))
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
 }
 
 impl Connector {
-    pub(super) fn new(engine: Arc<Engine>, faults: Faults, meter: Meter) -> Self {
-        Self { engine, faults, meter }
+    pub(super) fn new(engine: Arc<Engine>, faults: Faults, meter: Meter, guard: Option<Guard>) -> Self {
+        Self { engine, faults, meter, guard }
     }
 
     async fn answer(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
@@ -41,13 +62,18 @@ impl Connector {
         let Some(body) = request.body().bytes() else {
             return Err(ConnectorError::user("the request's body is a stream".into()));
         };
+        if let Some(Guard(allows)) = &self.guard
+            && !allows(&operation, &serde_json::from_slice(body).unwrap_or_default())
+        {
+            return response(400, denied(&format!("not authorized to perform dynamodb:{operation} on these keys")));
+        }
         if !dispatch::touches_rows(&operation) {
             return self.run(&operation, body).await.map(|ran| ran.response);
         }
         match self.faults.instead(&operation) {
             Some(Instead::Throttled) => return response(400, throttled(&operation)),
             Some(Instead::TransactionConflict) => return response(400, conflict(body)),
-            Some(Instead::Dead) => return response(400, dead()),
+            Some(Instead::Dead) => return response(400, denied("injected: the caller is dead")),
             None => {}
         }
         let metered = self.meter.measures().then(|| ask_for_units(body)).flatten();
@@ -123,9 +149,9 @@ fn throttled(operation: &str) -> Vec<u8> {
 }
 
 /// An answer that the SDK doesn't repeat the request after.
-fn dead() -> Vec<u8> {
+fn denied(message: &str) -> Vec<u8> {
     let name = "com.amazonaws.dynamodb.v20120810#AccessDeniedException";
-    json!({ "__type": name, "message": "injected: the caller is dead" }).to_string().into_bytes()
+    json!({ "__type": name, "message": message }).to_string().into_bytes()
 }
 
 fn conflict(body: &[u8]) -> Vec<u8> {
