@@ -1,6 +1,6 @@
-//! What a run costs: the webhooks function and the worker run in this process, in batches as Lambda's mapping takes them,
-//! and what they ask of AWS is counted by the layer under every SDK client. DynamoDB is the embedded one, which bills as
-//! AWS documents it; SQS, KMS, S3 and EventBridge Scheduler are an emulator.
+//! What a run costs: the webhooks function and the worker run in this process, in batches as Lambda's mapping takes
+//! them, and what they ask of AWS is counted by the layer under every SDK client. DynamoDB is the embedded one, which
+//! bills as AWS documents it; SQS, KMS, S3 and EventBridge Scheduler are an emulator.
 
 mod prices;
 mod scenario;
@@ -126,8 +126,8 @@ fn bills(all: &[Row], prices: &Prices) -> String {
     let assumed = &prices.assumed;
     write!(
         table,
-        "* modelled, not counted: the measured CPU, stretched to the share of a processor that {} MB (webhooks) and {} MB\n  \
-         (worker) bring, and assumed waits: {} ms for what a step calls, {};\n  a start is {} ms.\n",
+        "* modelled, not counted: the measured CPU, stretched to the share of a processor that {} MB (webhooks) and\n  \
+         {} MB (worker) bring, and assumed waits: {} ms for what a step calls, {};\n  a start is {} ms.\n",
         assumed.webhooks_memory_mb,
         assumed.worker_memory_mb,
         assumed.step_wait_ms,
@@ -143,8 +143,8 @@ fn idle(prices: &Prices) -> String {
     let receives = prices.assumed.idle_receives_per_minute * MINUTES_A_MONTH * MAPPINGS;
     let usd = idle_usd(prices);
     format!(
-        "while idle the two mappings poll: about {receives:.0} requests to SQS a month, ${usd:.2} (by what AWS documents, \
-         not measured)"
+        "while idle the two mappings poll: about {receives:.0} requests to SQS a month, ${usd:.2} (by what AWS \
+         documents, not measured)"
     )
 }
 

@@ -1,6 +1,6 @@
-//! `tidegate-bench`: how fast Tidegate is and what it costs. [`throughput`]: how many durable webhook runs a second one
-//! `tidegate serve` does. [`start`]: how long a Lambda function takes to start. [`cost`]: what AWS is asked for one run,
-//! and what it asks for that. Each ends by itself, and with an error where a promise is broken.
+//! `tidegate-bench`: how fast Tidegate is and what it costs. [`throughput`]: how many durable webhook runs a second
+//! one `tidegate serve` does. [`start`]: how long a Lambda function takes to start. [`cost`]: what AWS is asked for
+//! one run, and what it asks for that. Each ends by itself, and with an error where a promise is broken.
 
 mod cost;
 mod latencies;

@@ -19,12 +19,8 @@ fn main() -> std::io::Result<()> {
             .write_all(format!("GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nhost: {api}\r\n\r\n").as_bytes())?;
         let id = read_answer(&mut answers)?.unwrap_or_default();
         let length = ANSWER.len();
-        requests.write_all(
-            format!(
-                "POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nhost: {api}\r\ncontent-length: {length}\r\n\r\n{ANSWER}"
-            )
-            .as_bytes(),
-        )?;
+        let head = format!("POST /2018-06-01/runtime/invocation/{id}/response HTTP/1.1\r\nhost: {api}");
+        requests.write_all(format!("{head}\r\ncontent-length: {length}\r\n\r\n{ANSWER}").as_bytes())?;
         read_answer(&mut answers)?;
     }
 }

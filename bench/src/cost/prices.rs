@@ -1,4 +1,5 @@
-//! What AWS asks: the table of list prices (`bench/prices.toml`), and what is assumed where nothing can be measured here.
+//! What AWS asks: the table of list prices (`bench/prices.toml`), and what is assumed where nothing can be measured
+//! here.
 
 use std::collections::BTreeMap;
 

@@ -152,7 +152,8 @@ fn is_put(operation: &str) -> bool {
 
 impl Invocations {
     /// How long Lambda would bill, in all, at this memory: the measured processor time, longer by the share of a
-    /// processor that the memory brings, and the assumed waits and starts; each invocation rounded up to a millisecond on average.
+    /// processor that the memory brings, and the assumed waits and starts; an average invocation is rounded up to a
+    /// millisecond.
     fn billed_ms(&self, prices: &Prices, memory_mb: f64) -> anyhow::Result<f64> {
         let assumed = &prices.assumed;
         let share = (memory_mb / assumed.processor_memory_mb).min(1.0);

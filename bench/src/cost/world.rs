@@ -325,7 +325,8 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// A batch, as Lambda's mapping takes it, hands it to the worker and deletes it; how many calls were made to warm up.
+    /// Takes a batch as Lambda's mapping does, hands it to the worker and deletes it; how many calls were made to warm
+    /// up.
     async fn work(&mut self, batch: u32) -> anyhow::Result<u64> {
         let messages = self.receive(usize::try_from(batch)?).await?;
         let bytes: usize = messages.iter().map(|message| message.body.len()).sum();
@@ -397,7 +398,8 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Fills the caches by a run of its own, like the one that this message starts; does nothing where it only wakes one.
+    /// Fills the caches by a run of its own, like the one that this message starts; does nothing where it only wakes
+    /// one.
     async fn warm_up(&self, deps: &tidegate_worker::Deps, like: &ReceivedMessage) -> anyhow::Result<()> {
         let Message::Start(mut start) = serde_json::from_str(&like.body)? else {
             return Ok(());
