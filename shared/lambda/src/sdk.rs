@@ -75,3 +75,36 @@ fn roots() -> Result<TlsContext, SettingError> {
         reason: format!("the root certificates can't be read: {error}"),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amazons_five_roots_are_read() {
+        assert_eq!(AMAZON_ROOTS.matches("-----BEGIN CERTIFICATE-----").count(), 5);
+        let store = TrustStore::empty().with_pem_certificate(AMAZON_ROOTS);
+        // Building a client is what reads them; it panics where one is damaged.
+        let context = TlsContext::builder().with_trust_store(store).build().unwrap();
+        let provider = Provider::Rustls(CryptoMode::AwsLc);
+        drop(aws_smithy_http_client::Builder::new().tls_provider(provider).tls_context(context).build_https());
+    }
+
+    #[test]
+    fn only_a_loopback_endpoint_is_on_this_machine() {
+        for here in ["http://127.0.0.1:4601", "http://localhost:4566/", "http://[::1]:4566"] {
+            assert!(is_on_this_machine(here), "{here}");
+        }
+        for elsewhere in [
+            "https://dynamodb.eu-central-1.amazonaws.com",
+            "http://10.0.0.1:4566",
+            "http://169.254.169.254",
+            "http://localhost.example.com",
+            "http://127.0.0.1.example.com",
+            "not an address",
+            "",
+        ] {
+            assert!(!is_on_this_machine(elsewhere), "{elsewhere}");
+        }
+    }
+}

@@ -40,10 +40,12 @@ pub async fn serve_api_and<C: DeserializeOwned, R: Serialize>(
     let router = api.into_router(aws.ids.clone());
     let handle = async |event: LambdaEvent<Box<RawValue>>| -> Result<serde_json::Value, lambda_http::Error> {
         let LambdaEvent { payload, context } = event;
-        if let Ok(given) = serde_json::from_str::<C>(payload.get()) {
-            return Ok(serde_json::to_value(Box::pin(command(given)).await?)?);
-        }
-        let request: LambdaRequest = serde_json::from_str(payload.get())?;
+        let no_command = match serde_json::from_str::<C>(payload.get()) {
+            Ok(given) => return Ok(serde_json::to_value(Box::pin(command(given)).await?)?),
+            Err(error) => error,
+        };
+        let request: LambdaRequest = serde_json::from_str(payload.get())
+            .map_err(|_| format!("the payload is neither a command ({no_command}) nor an event of an HTTP API"))?;
         let mut service = Adapter::from(router.clone());
         let response = service.ready().await?.call(LambdaEvent::new(request, context)).await?;
         Ok(serde_json::to_value(response)?)
@@ -64,23 +66,13 @@ pub async fn serve_queue(
     let clock = aws.clock.clone();
     let handle = async |event: LambdaEvent<Batch>| -> Result<BatchAnswer, lambda_http::Error> {
         let time = time_left(&clock, event.context.deadline);
-        let mut answer = BatchAnswer::default();
+        let batch = event.payload;
         // A mapping has one queue, so a batch has one.
-        let Some(queue) = event.payload.records.first().map(|record| record.queue_arn.clone()) else {
-            return Ok(answer);
+        let Some(queue) = batch.records.first().map(|record| record.queue_arn.clone()) else {
+            return Ok(BatchAnswer::default());
         };
-        let ids: Vec<_> = event
-            .payload
-            .records
-            .iter()
-            .map(|record| (record.receipt_handle.clone(), record.message_id.clone()))
-            .collect();
-        let messages = event.payload.records.into_iter().map(Record::into_message).collect();
-        for failed in handle(&queue, messages, time).await {
-            let id = ids.iter().find(|(receipt, _)| *receipt == failed.0).map(|(_, id)| id.clone());
-            answer.batch_item_failures.extend(id.map(|item_identifier| Failure { item_identifier }));
-        }
-        Ok(answer)
+        let failed = handle(&queue, batch.messages(), time).await;
+        Ok(batch.answer(&failed))
     };
     Box::pin(lambda_runtime::run(service_fn(handle))).await.map_err(|error| anyhow!(error))
 }
@@ -115,14 +107,21 @@ struct Attributes {
     approximate_receive_count: String,
 }
 
-impl Record {
-    fn into_message(self) -> ReceivedMessage {
-        ReceivedMessage {
-            body: self.body,
+impl Batch {
+    fn messages(&self) -> Vec<ReceivedMessage> {
+        let message = |record: &Record| ReceivedMessage {
+            body: record.body.clone(),
             // What can't be read counts as a repetition, which is handled with more care.
-            receive_count: self.attributes.approximate_receive_count.parse().unwrap_or(u32::MAX),
-            receipt: Receipt(self.receipt_handle),
-        }
+            receive_count: record.attributes.approximate_receive_count.parse().unwrap_or(u32::MAX),
+            receipt: Receipt(record.receipt_handle.clone()),
+        };
+        self.records.iter().map(message).collect()
+    }
+
+    fn answer(&self, failed: &[Receipt]) -> BatchAnswer {
+        let is_failed = |record: &&Record| failed.iter().any(|receipt| receipt.0 == record.receipt_handle);
+        let failure = |record: &Record| Failure { item_identifier: record.message_id.clone() };
+        BatchAnswer { batch_item_failures: self.records.iter().filter(is_failed).map(failure).collect() }
     }
 }
 
@@ -136,4 +135,42 @@ struct BatchAnswer {
 #[serde(rename_all = "camelCase")]
 struct Failure {
     item_identifier: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The example of <https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>, shortened to one line each.
+    const EVENT: &str = r#"{"Records": [
+        {"messageId": "059f36b4-87a3-44ab-83d2-661975830a7d", "receiptHandle": "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a...",
+         "body": "Test message.", "attributes": {"ApproximateReceiveCount": "1", "SentTimestamp": "1545082649183",
+         "SenderId": "AIDAIENQZJOLO23YVJ4VO", "ApproximateFirstReceiveTimestamp": "1545082649185"},
+         "messageAttributes": {}, "md5OfBody": "e4e68fb7bd0e697a0ae8f1bb342846b3", "eventSource": "aws:sqs",
+         "eventSourceARN": "arn:aws:sqs:us-east-2:123456789012:my-queue", "awsRegion": "us-east-2"},
+        {"messageId": "2e1424d4-f796-459a-8184-9c92662be6da", "receiptHandle": "AQEBzWwaftRI0KuVm4tP+/7q1rGgNqicHq...",
+         "body": "Test message.", "attributes": {"ApproximateReceiveCount": "3", "SentTimestamp": "1545082650636",
+         "SenderId": "AIDAIENQZJOLO23YVJ4VO", "ApproximateFirstReceiveTimestamp": "1545082650649"},
+         "messageAttributes": {}, "md5OfBody": "e4e68fb7bd0e697a0ae8f1bb342846b3", "eventSource": "aws:sqs",
+         "eventSourceARN": "arn:aws:sqs:us-east-2:123456789012:my-queue", "awsRegion": "us-east-2"}]}"#;
+
+    #[test]
+    fn a_batch_is_read_and_its_failures_are_named_by_their_messages() {
+        let batch: Batch = serde_json::from_str(EVENT).unwrap();
+        let messages = batch.messages();
+        assert_eq!(messages.iter().map(|message| message.receive_count).collect::<Vec<_>>(), [1, 3]);
+        assert_eq!(messages[0].body, "Test message.");
+        let answer = serde_json::to_value(batch.answer(&[messages[1].receipt.clone()])).unwrap();
+        let expected = r#"{"batchItemFailures": [{"itemIdentifier": "2e1424d4-f796-459a-8184-9c92662be6da"}]}"#;
+        assert_eq!(answer, serde_json::from_str::<serde_json::Value>(expected).unwrap());
+        assert_eq!(serde_json::to_string(&batch.answer(&[])).unwrap(), r#"{"batchItemFailures":[]}"#);
+    }
+
+    #[test]
+    fn the_time_ends_before_the_deadline_and_never_below_none() {
+        let clock = Clock::manual(jiff::Timestamp::from_millisecond(1_000_000).unwrap());
+        assert_eq!(time_left(&clock, 1_015_000), Duration::from_millis(14_500));
+        assert_eq!(time_left(&clock, 1_000_400), Duration::ZERO);
+        assert_eq!(time_left(&clock, 0), Duration::ZERO);
+    }
 }
