@@ -90,21 +90,22 @@ impl Tally {
         *self.calls.entry((service.to_owned(), operation.to_owned())).or_default() += 1;
     }
 
-    fn calls_to(&self, service: &str) -> f64 {
-        self.calls.iter().filter(|((of, _), _)| of == service).map(|(_, count)| *count).sum::<u64>() as f64
+    /// How many requests a service got.
+    pub(crate) fn calls_to(&self, service: &str) -> u64 {
+        self.calls.iter().filter(|((of, _), _)| of == service).map(|(_, count)| *count).sum()
     }
 
     /// A run's share of it all.
     pub(crate) fn per_run(&self) -> PerRun {
         let runs = f64::from(self.runs);
         PerRun {
-            dynamodb: self.calls_to("DynamoDB") / runs,
+            dynamodb: self.calls_to("DynamoDB") as f64 / runs,
             write_units: self.write_units / runs,
             read_units: self.read_units / runs,
-            sqs: (self.calls_to("SQS") + self.further_sqs_chunks as f64) / runs,
-            kms: self.calls_to("KMS") / runs,
-            s3: self.calls_to("S3") / runs,
-            scheduler: self.calls_to("Scheduler") / runs,
+            sqs: (self.calls_to("SQS") + self.further_sqs_chunks) as f64 / runs,
+            kms: self.calls_to("KMS") as f64 / runs,
+            s3: self.calls_to("S3") as f64 / runs,
+            scheduler: self.calls_to("Scheduler") as f64 / runs,
             invocations: (self.webhooks.count + self.worker.count) as f64 / runs,
             webhooks_cpu_ms: self.webhooks.cpu.as_secs_f64() * 1e3 / runs,
             worker_cpu_ms: self.worker.cpu.as_secs_f64() * 1e3 / runs,
@@ -125,7 +126,7 @@ impl Tally {
             .map(|(_, count)| count)
             .sum();
         let s3_free: u64 = self.calls.get(&("S3".to_owned(), "DeleteObject".to_owned())).copied().unwrap_or(0);
-        let sqs = self.calls_to("SQS") + self.further_sqs_chunks as f64;
+        let sqs = (self.calls_to("SQS") + self.further_sqs_chunks) as f64;
         let assumed = &prices.assumed;
         let webhooks = self.webhooks.billed_ms(prices, assumed.webhooks_memory_mb)?;
         let worker = self.worker.billed_ms(prices, assumed.worker_memory_mb)?;
@@ -137,9 +138,9 @@ impl Tally {
             lambda_duration: million(Item::LambdaGbSecond, gb_seconds),
             dynamodb: million(Item::WriteUnit, self.write_units) + million(Item::ReadUnit, self.read_units),
             sqs: million(Item::SqsRequest, sqs) + million(Item::SqsFairRequest, sqs),
-            other: million(Item::KmsRequest, self.calls_to("KMS"))
+            other: million(Item::KmsRequest, self.calls_to("KMS") as f64)
                 + million(Item::S3Put, s3_puts as f64)
-                + million(Item::S3Get, self.calls_to("S3") - (s3_puts + s3_free) as f64)
+                + million(Item::S3Get, (self.calls_to("S3") - s3_puts - s3_free) as f64)
                 + million(Item::SchedulerFiring, self.firings as f64),
             logs: million(Item::LogGb, self.log_bytes as f64 / 1e9),
         })

@@ -78,6 +78,8 @@ struct Play<'a> {
     runs: Vec<RunId>,
     /// Runs that don't count.
     warm_ups: Vec<String>,
+    /// Requests that the embedded database got, by its own count.
+    metered: u64,
     processes: u32,
 }
 
@@ -152,6 +154,10 @@ impl World {
         Ok(())
     }
 
+    fn database_requests(&self) -> u64 {
+        self.store.meter.all_calls().values().sum()
+    }
+
     fn envelope(&self, clock: &Clock) -> Envelope {
         Envelope::new(Arc::new(Kms::new(&emulator::sdk_config(), &self.aws.kms_key)), clock.clone())
     }
@@ -179,6 +185,7 @@ impl World {
             tally: Tally { runs, ..Tally::default() },
             runs: Vec::new(),
             warm_ups: Vec::new(),
+            metered: 0,
             processes: 0,
         };
         let calls = self.target.calls();
@@ -186,6 +193,9 @@ impl World {
         let expected = play.calls_per_run() * u64::from(runs) + warm_up_calls;
         let made = self.target.calls() - calls;
         ensure!(made == expected, "the steps were to call {expected} times, but did {made} times");
+        // A count that misses what a function does would keep to every budget.
+        let (counted, metered) = (play.tally.calls_to("DynamoDB"), play.metered);
+        ensure!(counted == metered, "{counted} requests to DynamoDB were counted, but it got {metered}");
         Ok(play.tally)
     }
 
@@ -283,9 +293,10 @@ impl Play<'_> {
             self.webhooks = Some(Process { function: router, warmed: Instant::now() });
         }
         let router = self.webhooks.as_ref().context("it was just started")?.function.clone();
-        let before = thread_cpu()?;
+        let (before, metered) = (thread_cpu()?, self.world.database_requests());
         let (run, used) = usage::scope(self.send(&router, body)).await;
         self.tally.webhooks.cpu += thread_cpu()? - before;
+        self.metered += self.world.database_requests() - metered;
         self.tally.webhooks.count += 1;
         for ((service, _), count) in &used.calls {
             *self.tally.webhooks.waits.entry(service.clone()).or_default() += *count as f64;
@@ -351,10 +362,11 @@ impl Play<'_> {
         let deps = self.worker.as_ref().context("it was just started")?.function.clone();
         let (count, calls) = (messages.len() as f64, self.world.target.calls());
         let receipts: Vec<Receipt> = messages.iter().map(|message| message.receipt.clone()).collect();
-        let before = thread_cpu()?;
+        let (before, metered) = (thread_cpu()?, self.world.database_requests());
         let handled = handle_batch(&deps, Source::Runs, messages, WORKER_TIMEOUT, SHARE);
         let (again, used) = usage::scope(handled.with_subscriber(self.log.worker.clone())).await;
         self.tally.worker.cpu += thread_cpu()? - before;
+        self.metered += self.world.database_requests() - metered;
         ensure!(again.is_empty(), "{} messages of a batch are to come again", again.len());
         self.tally.worker.count += 1;
         for ((service, _), calls) in &used.calls {
