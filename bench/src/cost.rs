@@ -127,12 +127,12 @@ fn bills(all: &[Row], prices: &Prices) -> String {
     write!(
         table,
         "* modelled, not counted: the measured CPU, stretched to the share of a processor that {} MB (webhooks) and\n  \
-         {} MB (worker) bring, and assumed waits: {} ms for what a step calls, {};\n  a start is {} ms.\n",
+         {} MB (worker) bring, and assumed waits: {} ms for what a step calls, {} ms for a start,\n  {}.\n",
         assumed.webhooks_memory_mb,
         assumed.worker_memory_mb,
         assumed.step_wait_ms,
-        assumed.wait_ms.iter().map(|(service, ms)| format!("{ms} ms {service}")).collect::<Vec<_>>().join(", "),
         assumed.init_ms,
+        assumed.wait_ms.iter().map(|(service, ms)| format!("{ms} ms {service}")).collect::<Vec<_>>().join(", "),
     )
     .ok();
     table
