@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
+use crate::latencies::Latencies;
+
 /// The runs of the phase that is on. Ids count up over all phases, so a late arrival from an earlier one is seen.
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -41,8 +43,6 @@ pub(crate) struct Report {
     server_cpu: Duration,
     own_cpu: Duration,
 }
-
-struct Latencies(Vec<Duration>);
 
 impl Ledger {
     /// Opens a phase of so many runs.
@@ -171,25 +171,6 @@ impl Report {
     }
 }
 
-impl Latencies {
-    fn new(mut all: Vec<Duration>) -> Self {
-        all.sort_unstable();
-        Self(all)
-    }
-
-    /// The nearest-rank percentile.
-    fn percentile_ms(&self, percent: usize) -> f64 {
-        let rank = (self.0.len() * percent).div_ceil(100).max(1);
-        self.0.get(rank - 1).map_or(0.0, |latency| latency.as_secs_f64() * 1e3)
-    }
-}
-
-impl std::fmt::Display for Latencies {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:.2} / {:.2}", self.percentile_ms(50), self.percentile_ms(99))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,12 +210,5 @@ mod tests {
         post(&ledger, 0, Some("run_0"));
         post(&ledger, 1, None);
         ledger.all_arrived().await;
-    }
-
-    #[test]
-    fn percentiles_are_of_the_nearest_rank() {
-        let latencies = Latencies::new((1..=200).rev().map(Duration::from_millis).collect());
-        assert_eq!((latencies.percentile_ms(50), latencies.percentile_ms(99)), (100.0, 198.0));
-        assert_eq!(Latencies::new(Vec::new()).percentile_ms(50), 0.0);
     }
 }

@@ -35,19 +35,31 @@ impl Usage {
     pub fn all_calls(&self) -> u64 {
         self.calls.values().sum()
     }
+
+    fn add(&mut self, other: &Self) {
+        for (call, count) in &other.calls {
+            *self.calls.entry(call.clone()).or_default() += count;
+        }
+        self.read_units += other.read_units;
+        self.write_units += other.write_units;
+    }
 }
 
 tokio::task_local! {
     static USAGE: RefCell<Usage>;
 }
 
-/// Does some work and tells what it asked of AWS; what it spawns is not counted.
+/// Does some work and tells what it asked of AWS; what it spawns is not counted. Inside another scope it counts for that
+/// one too, once it is done.
 pub async fn scope<F: Future>(work: F) -> (F::Output, Usage) {
     let counted = async {
         let output = work.await;
         (output, USAGE.with(RefCell::take))
     };
-    USAGE.scope(RefCell::default(), counted).await
+    let (output, usage) = USAGE.scope(RefCell::default(), counted).await;
+    // Without an outer scope nobody else wants to know.
+    USAGE.try_with(|outer| outer.borrow_mut().add(&usage)).ok();
+    (output, usage)
 }
 
 /// What the work so far has asked of AWS; `None` outside a scope.
@@ -94,5 +106,22 @@ impl Intercept for Calls {
             USAGE.try_with(|usage| *usage.borrow_mut().calls.entry(key).or_default() += 1).ok();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_scope_within_another_counts_for_both() {
+        let (inner, outer) = scope(async {
+            add_units(1.0, 0.0);
+            let ((), inner) = scope(async { add_units(0.5, 2.0) }).await;
+            inner
+        })
+        .await;
+        assert_eq!((inner.read_units, inner.write_units), (0.5, 2.0));
+        assert_eq!((outer.read_units, outer.write_units), (1.5, 2.0));
     }
 }
