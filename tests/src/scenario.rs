@@ -170,7 +170,8 @@ async fn connect_slack(api: &Api, sink: &Sink, path: &str) -> anyhow::Result<Str
 fn slack_step(connection: &str, text: &str) -> Value {
     let with = json!({"text": text});
     json!([{
-        "id": "notify", "uses": "slack.send_message", "connection": connection, "with": with, "timeout_ms": STEP_TIMEOUT_MS,
+        "id": "notify", "uses": "slack.send_message", "connection": connection,
+        "with": with, "timeout_ms": STEP_TIMEOUT_MS,
     }])
 }
 

@@ -168,7 +168,8 @@ fn every_operation_is_routed_to_its_function() {
 #[test]
 fn what_the_template_has_added_up_is_right() {
     let (parameters, mappings) = (&template()["Parameters"], &template()["Mappings"]);
-    for (parameter, mapping, more) in [("WorkerConcurrency", "ReservedConcurrency", 2), ("WorkerTimeout", "Visibility", 30)] {
+    let sums = [("WorkerConcurrency", "ReservedConcurrency", 2), ("WorkerTimeout", "Visibility", 30)];
+    for (parameter, mapping, more) in sums {
         let allowed = parameters[parameter]["AllowedValues"].as_sequence().unwrap();
         let sums = mappings[mapping]["Of"].as_mapping().unwrap();
         assert_eq!(sums.len(), allowed.len(), "{mapping}");

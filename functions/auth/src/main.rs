@@ -1,5 +1,5 @@
-//! The auth function on Lambda. It also serves what describes the installation: health, the OpenAPI document and the pages
-//! about errors.
+//! The auth function on Lambda. It also serves what describes the installation: health, the OpenAPI document and the
+//! pages about errors.
 
 use tidegate_auth::{Deps, Passwords, TokenSigner, command};
 use tidegate_http::{Health, ISSUER, error_pages};

@@ -202,8 +202,8 @@ fn make_private(path: &Path) -> std::io::Result<()> {
     options.open(path).map(drop)
 }
 
-/// How the SDK's client is set up: without what only a network needs: signatures, endpoint rules, stalled-stream checks, a retry
-/// budget shared with other clients.
+/// How the SDK's client is set up: without what only a network needs (signatures, endpoint rules, stalled-stream
+/// checks), and with a retry budget of its own.
 fn config(connector: Connector) -> Builder {
     Config::builder()
         .behavior_version(BehaviorVersion::v2026_01_12())

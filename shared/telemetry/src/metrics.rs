@@ -57,7 +57,11 @@ impl Metrics {
         self.with(|collected| collected.dropped += 1);
     }
 
-    /// Writes what was collected since the last time, under the function's name, which tells installations apart; each line in one write. Nothing collected writes nothing.
+    /// Writes what was collected since the last time, under the function's name, which tells installations apart; each
+    /// line in one write. Nothing collected writes nothing.
+    ///
+    /// # Errors
+    /// The writer's.
     pub fn write(&self, function: &str, clock: &Clock, out: &mut dyn Write) -> std::io::Result<()> {
         let Some(collected) = &self.collected else { return Ok(()) };
         let collected = std::mem::take(&mut *collected.lock().unwrap_or_else(PoisonError::into_inner));
@@ -134,7 +138,8 @@ mod tests {
                         {"Name": "queue_age_ms", "Unit": "Milliseconds"},
                     ],
                 }]},
-                "function": "tidegate-worker", "outcome": "succeeded", "runs": 2, "duration_ms": [12, 15], "queue_age_ms": [3, 4],
+                "function": "tidegate-worker", "outcome": "succeeded",
+                "runs": 2, "duration_ms": [12, 15], "queue_age_ms": [3, 4],
             })
         );
         assert_eq!((&lines[2]["dead_letters"], &lines[2]["dropped"]), (&json!(1), &json!(0)));
