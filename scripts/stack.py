@@ -131,10 +131,29 @@ def next_step(arguments):
     endpoint = os.environ.get("AWS_ENDPOINT_URL")
     same += f" --endpoint {endpoint}" if endpoint else ""
     url = api_url(arguments.stack)
+    faults = smoke(arguments.stack)
+    if faults:
+        sys.exit("It is deployed, but it does not work; what to change may be in the functions' logs:\n" + "\n".join(faults))
     print(f"""
 Tidegate is at  {url}
 Its health      curl '{url}/q/health'
 First owner     scripts/deploy owner{same}""")
+
+
+def smoke(stack):
+    """What doesn't answer of a stack that was just deployed: each function starts, and does nothing."""
+    found = stack_outputs(stack)
+    nothing = {name: {"version": "2.0", "routeKey": "$default", "rawPath": "/nothing-here", "rawQueryString": "",
+                      "headers": {}, "isBase64Encoded": False, "requestContext": {
+                          "stage": "$default", "http": {"method": "GET", "path": "/nothing-here"}}}
+               for name in ("Auth", "Workflows", "Webhooks", "Runs")} | {"Worker": {"Records": []}}
+    faults = []
+    for name, event in nothing.items():
+        answer = client("lambda").invoke(FunctionName=found[f"{name}Function"], Payload=json.dumps(event).encode())
+        payload = answer["Payload"].read().decode()
+        if "FunctionError" in answer:
+            faults.append(f"  {found[name + 'Function']}: {payload[:500]}")
+    return faults
 
 
 def owner(arguments):

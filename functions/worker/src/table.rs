@@ -8,12 +8,13 @@ use aws_lc_rs::digest;
 use futures::FutureExt;
 use jiff::Timestamp;
 use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::json;
 use tidegate_model::{
     ErrorCode, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage, StepError,
     Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
 };
-use tidegate_platform::blobs::KEPT;
+use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_platform::queue::ReceivedMessage;
 use tidegate_store::CreateError;
 
@@ -37,10 +38,11 @@ pub(crate) async fn handle(
         Err(error) if source == Source::DeadLetters => {
             let key = keep_dead_letter(deps, "unknown", &received.body).await?;
             deps.metrics.dropped();
-            tracing::error!(component = "worker", blob = key, %error, "a dead letter is not a message; its body is kept");
+            let reason = reason(&error);
+            tracing::error!(component = "worker", blob = key, reason, "a dead letter is no message; its body is kept");
             return Ok(Verdict::Delete);
         }
-        Err(error) => return Err(Error::Corrupt(format!("the message can't be read: {error}"))),
+        Err(error) => return Err(Error::Corrupt(format!("the message can't be read: {}", reason(&error)))),
     };
     match message {
         Message::Start(start) => self::start(deps, *start, received, source, invocation).await,
@@ -67,10 +69,22 @@ fn read(body: &str, source: Source) -> Result<Message, serde_json::Error> {
         #[serde(rename = "MessageBody")]
         message_body: String,
     }
-    serde_json::from_str(body).or_else(|error| {
+    let message: Message = serde_json::from_str(body).or_else(|error| {
         let unsent = (source == Source::DeadLetters).then(|| serde_json::from_str::<Unsent>(body).ok()).flatten();
         unsent.map_or(Err(error), |unsent| serde_json::from_str(&unsent.message_body))
-    })
+    })?;
+    if let Message::Start(start) = &message
+        && let Payload::Blob(blob) = &start.trigger.body
+        && !blob.key.starts_with(&format!("{LIVE}/{}/{}/", start.tenant_id, start.run_id))
+    {
+        return Err(serde_json::Error::custom("its blob is not the run's own"));
+    }
+    Ok(message)
+}
+
+/// Why a message can't be read, without what is in it.
+fn reason(error: &serde_json::Error) -> String {
+    format!("{:?} error at line {}, column {}", error.classify(), error.line(), error.column())
 }
 
 /// What came for a run that has a row.

@@ -74,8 +74,9 @@ fn is_local(address: IpAddr) -> bool {
         IpAddr::V6(v6) => {
             let segments = v6.segments();
             let link_local = segments[0] & 0xffc0 == 0xfe80;
-            // EC2's metadata service over IPv6, the one service of the link with a unique local address.
-            let metadata = segments == [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254];
+            // fd00:ec2::/32: the services of a link that have unique local addresses, such as EC2's metadata and EKS's
+            // credentials.
+            let metadata = segments[..2] == [0xfd00, 0xec2];
             v6.is_loopback() || link_local || metadata || embedded(v6).is_some_and(v4_is_local)
         }
     }

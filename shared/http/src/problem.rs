@@ -234,7 +234,12 @@ impl fmt::Display for Problem {
     /// What is wrong and where, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.detail)?;
-        self.0.errors.iter().try_for_each(|error| write!(f, " {}: {}.", error.pointer.as_str(), error.detail))
+        // One alone is in the detail already.
+        self.0
+            .errors
+            .iter()
+            .skip(usize::from(self.0.errors.len() == 1))
+            .try_for_each(|error| write!(f, " {}: {}.", error.pointer.as_str(), error.detail))
     }
 }
 

@@ -18,7 +18,12 @@ pub use settings::SettingError;
 /// # Errors
 /// A setting is missing or wrong, or the runtime API is away; Lambda then reports the start as failed.
 pub fn start(service: &'static str, function: impl AsyncFnOnce(Aws) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    tidegate_telemetry::init(service, &settings::optional("TIDEGATE_LOG").unwrap_or_default())?;
+    let filter = settings::optional("TIDEGATE_LOG").unwrap_or_default();
+    // A filter that can't be read must not take the installation down.
+    if let Err(error) = tidegate_telemetry::init(service, &filter) {
+        tidegate_telemetry::init(service, "info")?;
+        tracing::error!(component = "lambda", %error, "TIDEGATE_LOG can't be read; logging at info");
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let outcome = runtime.block_on(async { function(Aws::from_environment()?).await });
     outcome

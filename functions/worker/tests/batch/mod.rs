@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tidegate_model::{Message, RunStatus, ScheduleMessage, TenantId};
+use tidegate_model::{BlobRef, Message, Payload, RunStatus, ScheduleMessage, TenantId};
 use tidegate_platform::queue::{Queue, Receipt, ReceivedMessage};
 use tidegate_platform::scheduler::{Scheduler, Timer};
-use tidegate_platform::{Clock, PortError};
+use tidegate_platform::{Blobs, Clock, PortError};
 use tidegate_telemetry::Metrics;
 use tidegate_worker::{Deps, Source, handle_batch};
 
@@ -47,6 +47,22 @@ async fn what_can_not_be_handled_comes_again_and_the_rest_is_done() {
     assert!(received(&world).await.is_empty(), "it comes again, but not at once");
     world.clock.advance(Duration::from_secs(5));
     assert_eq!(received(&world).await.len(), 1);
+}
+
+/// Whoever may send to the queue must not read another tenant's data by it, nor write it into the log.
+#[tokio::test]
+async fn a_start_with_a_blob_that_is_not_its_own_is_no_message() {
+    let world = World::new().await;
+    let mut start = world.start(world.workflow(1, |_| {}).await);
+    let key = format!("kept/{}/secret/input", world.ids.tenant());
+    world.blobs.put(&key, "{}".into()).await.unwrap();
+    start.trigger.body = Payload::Blob(BlobRef { key: key.clone(), bytes: 2 });
+    let receipt = Receipt("none".to_owned());
+    let body = serde_json::to_string(&Message::Start(Box::new(start.clone()))).unwrap();
+    let message = ReceivedMessage { body, receive_count: 1, receipt: receipt.clone() };
+    assert_eq!(handle_batch(&worker(&world), Source::Runs, vec![message], TIME, 1).await, [receipt]);
+    assert_eq!(world.status(start.run_id).await, None);
+    assert!(world.blobs.get(&key).await.unwrap().is_some(), "it stays where it is");
 }
 
 #[tokio::test]
