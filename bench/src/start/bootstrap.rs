@@ -52,6 +52,7 @@ const TIDEGATE: &[(&str, &str)] = &[
     ("TIDEGATE_SCHEDULE_GROUP", "tidegate"),
     ("TIDEGATE_SCHEDULE_ROLE_ARN", "arn:aws:iam::123456789012:role/tidegate-schedules"),
     ("TIDEGATE_WORKER_CONCURRENCY", "10"),
+    ("TIDEGATE_WORKER_TIMEOUT", "300"),
 ];
 
 /// A process that waits for its first event; killed when this is dropped.
