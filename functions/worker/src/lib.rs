@@ -79,6 +79,13 @@ impl Settings {
             insistence: Duration::from_secs(60),
         }
     }
+
+    /// The same for one of many workers whose invocations have this timeout. An invocation's time is over a little before
+    /// its deadline, and some of it is gone before a message's turn comes; so a step may count on less, or one whose
+    /// timeout just fits would be put off for ever.
+    pub fn on_lambda(process: impl Into<String>, timeout: Duration) -> Self {
+        Self { worker_timeout: timeout.saturating_sub(INVOCATION_MARGIN), ..Self::new(process, false) }
+    }
 }
 
 /// Where a message came from.
@@ -120,6 +127,8 @@ enum Error {
 const RETRY_AFTER_FAULT: Duration = Duration::from_secs(5);
 /// The longest time until it is tried again: 25 receipts then span about five hours of outage.
 const MAX_RETRY_AFTER_FAULT: Duration = Duration::from_secs(900);
+/// How much less than its invocation's timeout a step may count on.
+const INVOCATION_MARGIN: Duration = Duration::from_secs(5);
 /// The lease outlasts the invocation by this, for the clocks' difference.
 const LEASE_MARGIN: Duration = Duration::from_secs(5);
 

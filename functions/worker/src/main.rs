@@ -5,16 +5,11 @@ use std::time::Duration;
 use tidegate_telemetry::Metrics;
 use tidegate_worker::{Deps, Settings, Source, handle_batch};
 
-/// An invocation's time is over a little before its deadline, and some of it is gone before a message's turn comes: what
-/// a step may count on is so much less, or one whose timeout just fits would be put off for ever.
-const TIMEOUT_MARGIN: Duration = Duration::from_secs(5);
-
 fn main() -> anyhow::Result<()> {
     tidegate_lambda::start("worker", async |aws| {
         let process = aws.ids.entropy().map(|byte| format!("{byte:02x}")).concat();
         let timeout = Duration::from_secs(aws.setting("TIDEGATE_WORKER_TIMEOUT")?);
-        let worker_timeout = timeout.saturating_sub(TIMEOUT_MARGIN);
-        let settings = Settings { worker_timeout, ..Settings::new(process, false) };
+        let settings = Settings::on_lambda(process, timeout);
         let (queue, scheduler, blobs) = (aws.run_queue()?, aws.scheduler()?, aws.blobs()?);
         let egress = aws.egress(aws.envelope()?)?;
         let mut deps = Deps::new(aws.store()?, queue, scheduler, blobs, egress, aws.clock.clone(), settings);

@@ -11,7 +11,7 @@ use tidegate_platform::queue::{Queue, Receipt, ReceivedMessage};
 use tidegate_platform::scheduler::{Scheduler, Timer};
 use tidegate_platform::{Blobs, Clock, PortError};
 use tidegate_telemetry::Metrics;
-use tidegate_worker::{Deps, Source, handle_batch};
+use tidegate_worker::{Deps, Settings, Source, handle_batch};
 
 use crate::world::World;
 
@@ -102,6 +102,29 @@ async fn what_a_schedule_could_not_send_is_handled_all_the_same() {
     deps.metrics.write("tidegate-worker", &world.clock, &mut metrics).unwrap();
     let metrics = String::from_utf8(metrics).unwrap();
     assert!(metrics.contains(r#""dead_letters":1,"dropped":0"#), "{metrics}");
+}
+
+/// Steps whose timeouts fit an invocation in full, but not what is left of one, were parked again and again.
+#[tokio::test]
+async fn no_steps_timeout_is_put_off_from_invocation_to_invocation() {
+    let invocation = Duration::from_secs(30);
+    for (timeout_ms, outcome) in [
+        (23_000, RunStatus::Succeeded),
+        (23_001, RunStatus::Failed),
+        (27_800, RunStatus::Failed),
+        (28_000, RunStatus::Failed),
+        (29_000, RunStatus::Failed),
+    ] {
+        let world = World::new().await;
+        let workflow = world.workflow(1, |document| document["steps"][0]["timeout_ms"] = timeout_ms.into()).await;
+        let start = world.start(workflow);
+        world.send(&Message::Start(Box::new(start.clone()))).await;
+        let messages = received(&world).await;
+        let deps = world.worker_with(Settings::on_lambda("here", invocation));
+        let left = invocation - Duration::from_millis(500);
+        assert!(handle_batch(&deps, Source::Runs, messages, left, 10).await.is_empty());
+        assert_eq!(world.status(start.run_id).await, Some(outcome), "{timeout_ms} ms");
+    }
 }
 
 struct Panicking;
