@@ -117,6 +117,11 @@ ids! {
     ConnectionId = "conn_";
 }
 
+impl WorkflowId {
+    /// The workflow of a run that nobody knows more of than its id.
+    pub const UNKNOWN: Self = Self(Uuid::nil());
+}
+
 impl RunId {
     /// Makes the id of a tenant's run: byte 9 is the shard's source, bytes 10 to 12 tag the tenant, the other
     /// random bits are entropy. The same arguments give the same id, which is how a schedule's firing is one run.

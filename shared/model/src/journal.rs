@@ -5,76 +5,54 @@ use serde::{Deserialize, Serialize};
 
 use crate::Payload;
 
-/// One thing that happened. What is in the stored journal is *finished*: it is never done again.
+/// One thing that happened to a step. What is in the stored journal is *finished*: it is never done again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The step's id.
+    pub step: String,
+    /// Which item of the step's list, from 0; none where it has no list, or for the step as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
+    /// The attempt's number, from 1.
+    pub attempt: u32,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub event: Event,
+}
+
+/// What happened to a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Entry {
-    /// A call is about to be made. Without a later entry for the same attempt its outcome is in doubt.
+pub enum Event {
+    /// The step with a list runs for so many items.
+    Expanded {
+        /// How many.
+        items: u32,
+    },
+    /// A call is about to be made, or a wait begins. A call without a later entry for its attempt is in doubt.
     Started {
-        /// The step's id.
-        step: String,
-        /// The attempt's number, from 1.
-        attempt: u32,
-        /// When.
-        at: Timestamp,
         /// The input with its expressions filled in; secrets are not part of it.
         input: Payload,
     },
     /// The attempt succeeded.
     Succeeded {
-        /// The step's id.
-        step: String,
-        /// The attempt's number.
-        attempt: u32,
-        /// When its answer was there.
-        at: Timestamp,
-        /// What the step yields.
+        /// What it yields.
         output: Payload,
+        /// At which outlet the run goes on, for a step that branches.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        outlet: Option<String>,
     },
     /// The attempt failed, or the step failed before a call could be made (then no `Started` precedes it).
     Failed {
-        /// The step's id.
-        step: String,
-        /// The attempt's number.
-        attempt: u32,
-        /// When.
-        at: Timestamp,
         /// Why.
         error: StepError,
     },
     /// The worker died during the attempt: whether the call took effect is unknown.
     Interrupted {
-        /// The step's id.
-        step: String,
-        /// The attempt's number.
-        attempt: u32,
-        /// When it was found out.
-        at: Timestamp,
         /// Whether the call may be made twice: it only reads, or its target honours the idempotency key.
         repeatable: bool,
     },
-}
-
-impl Entry {
-    /// The step that the entry is about.
-    pub fn step(&self) -> &str {
-        match self {
-            Entry::Started { step, .. }
-            | Entry::Succeeded { step, .. }
-            | Entry::Failed { step, .. }
-            | Entry::Interrupted { step, .. } => step,
-        }
-    }
-
-    /// The attempt that the entry is about.
-    pub fn attempt(&self) -> u32 {
-        match self {
-            Entry::Started { attempt, .. }
-            | Entry::Succeeded { attempt, .. }
-            | Entry::Failed { attempt, .. }
-            | Entry::Interrupted { attempt, .. } => *attempt,
-        }
-    }
 }
 
 /// Why a step or a run failed.
@@ -135,6 +113,12 @@ pub enum ErrorCode {
     DeadLettered,
     /// The workflow's version is gone.
     WorkflowGone,
+    /// The workflow that the step called did not succeed, or could not be called.
+    CalledWorkflowFailed,
+    /// Nobody decided within the approval's timeout.
+    ApprovalTimedOut,
+    /// Somebody cancelled the run.
+    Cancelled,
     /// A fault of Tidegate itself; the log has its cause.
     Internal,
 }
@@ -156,6 +140,9 @@ impl ErrorCode {
         ErrorCode::WorkerCrashed,
         ErrorCode::DeadLettered,
         ErrorCode::WorkflowGone,
+        ErrorCode::CalledWorkflowFailed,
+        ErrorCode::ApprovalTimedOut,
+        ErrorCode::Cancelled,
         ErrorCode::Internal,
     ];
 }

@@ -1,6 +1,7 @@
 //! The plain types of Tidegate and their validation: ids, workflow definitions, runs, messages, problems.
 //! No I/O, no clock, no randomness: times and entropy come in as arguments.
 
+mod builtin;
 mod connection;
 mod definition;
 mod id;
@@ -12,17 +13,21 @@ mod payload;
 mod permission;
 mod pointer;
 mod run;
+mod signal;
 
+pub use builtin::Builtin;
 pub use connection::Connection;
 pub use definition::{
-    Definition, Every, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted, RetryPolicy, Step, Trigger, Workflow,
+    Definition, Edge, Every, FailureHandler, Foreach, Graph, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted,
+    OnItemFailure, Parameter, ParameterType, RetryPolicy, Step, Trigger, When, Workflow,
 };
 pub use id::{ConnectionId, IdError, RUN_SHARDS, RunId, TenantId, UserId, WorkflowId};
 pub use identity::{Tenant, User};
-pub use journal::{Entry, ErrorCode, StepError};
+pub use journal::{Entry, ErrorCode, Event, StepError};
 pub use json::{JsonError, MAX_JSON_DEPTH, MAX_JSON_VALUES, check_json, check_json_value, parse_json};
-pub use message::{Message, ScheduleMessage, StartMessage, TriggerInput, TriggerKind, WakeMessage};
+pub use message::{Message, ParentStep, ScheduleMessage, StartMessage, TriggerInput, TriggerKind, WakeMessage};
 pub use payload::{BlobRef, INLINE_LIMIT_BYTES, Payload};
 pub use permission::{Permission, Role};
 pub use pointer::{FieldError, Pointer};
-pub use run::{Attempt, RunDetail, RunRow, RunStatus, StepRecord};
+pub use run::{Attempt, ItemRecord, RunDetail, RunRow, RunStatus, StepRecord};
+pub use signal::{Approval, Decided, Signal};

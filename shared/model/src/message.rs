@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{Payload, RunId, TenantId, WorkflowId};
 
@@ -45,6 +46,23 @@ pub struct StartMessage {
     pub accepted_at: Timestamp,
     /// W3C trace context of the request that started it.
     pub traceparent: String,
+    /// The step that waits for this run's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentStep>,
+}
+
+/// The step of another run that started this one and waits for its end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentStep {
+    /// That run.
+    pub run_id: RunId,
+    /// The step's id.
+    pub step: String,
+    /// Which item of the step's list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<u32>,
+    /// How many calls deep this run is: 1 for one that is called by a run that nobody called.
+    pub depth: u32,
 }
 
 /// Wakes the run's `wake`-th parking, and no other.
@@ -81,6 +99,9 @@ pub struct TriggerInput {
     pub content_type: Option<String>,
     /// The body: an object for JSON objects and forms, a string for text, base64 text for other bytes.
     pub body: Payload,
+    /// The parameters that were given.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub parameters: Map<String, Value>,
 }
 
 /// The kinds of triggers.
@@ -91,4 +112,10 @@ pub enum TriggerKind {
     Webhook,
     /// The workflow's schedule.
     Schedule,
+    /// A request to the workflow's `trigger`.
+    Manual,
+    /// A step of another run.
+    Workflow,
+    /// Another run's failure.
+    Failure,
 }

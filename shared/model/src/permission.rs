@@ -31,8 +31,12 @@ permissions! {
     ConnectionsRead = "connections:read";
     /// Create and delete connections.
     ConnectionsWrite = "connections:write";
+    /// Start runs by hand.
+    WorkflowsRun = "workflows:run";
     /// See runs with their inputs and outputs.
     RunsRead = "runs:read";
+    /// Cancel runs, and start again what was given up.
+    RunsWrite = "runs:write";
 }
 
 /// A set of permissions by name.

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Payload, RunId, StepError, TenantId, TriggerInput, TriggerKind, WorkflowId};
+use crate::{ParentStep, Payload, RunId, StepError, TenantId, TriggerInput, TriggerKind, WorkflowId};
 
 /// Where a run or a step is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -13,9 +13,9 @@ pub enum RunStatus {
     Queued,
     /// A worker holds it.
     Running,
-    /// Parked until a time comes.
+    /// Parked until a time comes, somebody decides or a called workflow ends.
     Waiting,
-    /// All steps succeeded (or failed with `on_failure: continue`).
+    /// All steps succeeded, were skipped, or failed without stopping the run.
     Succeeded,
     /// A step failed for good.
     Failed,
@@ -23,7 +23,7 @@ pub enum RunStatus {
     Cancelled,
     /// It took longer than its `execution_timeout`.
     TimedOut,
-    /// A step that did not run because an earlier one failed. Runs never have it.
+    /// A step that did not run, because no branch led to it or the run was over before. Runs never have it.
     Skipped,
 }
 
@@ -48,7 +48,7 @@ pub struct RunRow {
     pub id: RunId,
     /// Whose it is.
     pub tenant: TenantId,
-    /// What runs.
+    /// What runs; [`WorkflowId::UNKNOWN`] where the run was cancelled before a worker took it.
     pub workflow: WorkflowId,
     /// In which version.
     pub version: u32,
@@ -86,6 +86,12 @@ pub struct RunRow {
     /// Which step failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed_step: Option<String>,
+    /// Whether somebody asked for it to be cancelled while a worker holds it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cancel_requested: bool,
+    /// The step of another run that waits for this one's end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<ParentStep>,
 }
 
 /// A final run's input and steps; folded into the row where small, else a blob.
@@ -95,6 +101,9 @@ pub struct RunDetail {
     pub trigger: Option<TriggerInput>,
     /// The steps in the definition's order.
     pub steps: Vec<StepRecord>,
+    /// What the run yields, where its definition says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Payload>,
 }
 
 /// What happened in one step.
@@ -107,6 +116,32 @@ pub struct StepRecord {
     /// Where it is.
     pub status: RunStatus,
     /// Input of the last attempt, expressions filled in. Absent before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Payload>,
+    /// What it yielded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Payload>,
+    /// At which outlet the run went on, for a step that branches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outlet: Option<String>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<StepError>,
+    /// Every attempt, in order; a step with a list has them in its items.
+    pub attempts: Vec<Attempt>,
+    /// What happened for each item, in a step with a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<ItemRecord>,
+}
+
+/// What happened for one item of a step's list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ItemRecord {
+    /// Its position in the list, from 0.
+    pub index: u32,
+    /// Where it is.
+    pub status: RunStatus,
+    /// Input of the last attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<Payload>,
     /// What it yielded.

@@ -1,6 +1,9 @@
 //! A workflow's definition: what starts it and which steps it takes. Reading one from JSON checks all that can be
 //! known without the connector catalogue; each error names its field by a JSON pointer.
 
+mod graph;
+mod parameter;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
@@ -10,17 +13,23 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error as _};
 use serde_json::{Map, Value};
 
+use crate::builtin::Builtin;
 use crate::{ConnectionId, FieldError, Pointer, TenantId, WorkflowId, json};
+
+pub use graph::{Edge, Graph, When};
+pub use parameter::{Parameter, ParameterType};
 
 /// The largest definition, as JSON: a version is one item of the store (400 KB) and a worker keeps many in memory.
 pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
-const MAX_STEPS: usize = 200;
+const MAX_STEPS: usize = 1_000;
 const MAX_NAME_CHARS: usize = 200;
 const MAX_DESCRIPTION_CHARS: usize = 2_000;
 const MAX_STEP_TIMEOUT_MS: u64 = 240_000;
 const MAX_EXECUTION_TIMEOUT_S: u32 = 31_622_400;
 const MAX_ATTEMPTS: u32 = 25;
 const MAX_RETRY_DELAY_MS: u64 = 86_400_000;
+/// Calls of one step that may be under way at once.
+const MAX_CONCURRENCY: u32 = 20;
 /// Names of an expression's scope that a step can't take.
 const RESERVED: [&str; 9] = ["trigger", "params", "steps", "item", "index", "run", "workflow", "tenant", "now"];
 
@@ -58,11 +67,29 @@ pub struct Definition {
     pub description: Option<String>,
     /// What starts it.
     pub trigger: Trigger,
-    /// What it does, in this order: 1 to 200 steps.
+    /// What a run is started with, beside the trigger's body: up to 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
+    /// What it does: 1 to 1,000 steps, one after the other where they don't say otherwise.
     pub steps: Vec<Step>,
+    /// What a run yields to a workflow that calls this one; strings may hold `{{ expression }}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Value)]
+    pub output: Option<Value>,
+    /// What to do when a run fails or takes too long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<FailureHandler>,
     /// Seconds after which a run is stopped, waits included; default 300, up to a year.
     #[serde(default = "default_execution_timeout")]
     pub execution_timeout: u32,
+}
+
+/// What is done about a run that failed or took too long. A handler's own failure starts none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FailureHandler {
+    /// The workflow to start. Its body tells of the failure: `status`, `error`, `failed_step`, `run`, `workflow`.
+    pub workflow: WorkflowId,
 }
 
 /// What starts a workflow.
@@ -71,6 +98,8 @@ pub struct Definition {
 pub enum Trigger {
     /// A request to `POST /api/webhooks/{workflow id}`.
     Webhook {},
+    /// Nothing but the API and other workflows.
+    Manual {},
     /// The clock.
     Schedule {
         /// The interval: a whole number with `m`, `h` or `d`, from `1m` to `365d`.
@@ -145,6 +174,14 @@ pub struct Step {
     /// The credential that the action uses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<ConnectionId>,
+    /// The steps that it follows: `step`, or `step.outlet` of a step that branches. It runs once all of them are settled
+    /// and at least one of them leads here; else it is skipped. Without `after` it follows the step before it in the
+    /// list; with an empty one the run begins with it, unless a `goto` leads to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Vec<String>>,
+    /// Runs the step once for each item of a list.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreach: Option<Foreach>,
     /// The action's input; strings may hold `{{ expression }}`.
     #[serde(default)]
     pub with: Map<String, Value>,
@@ -183,15 +220,44 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What a step's failure for good means for the run.
+/// Runs a step once for each item of a list: `item` and `index` (from 0) in its expressions. The step's output is the list
+/// of the items' outputs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Foreach {
+    /// The list, or an expression that yields one: up to 1,000 items.
+    #[schema(value_type = Value, examples("{{ order.lines }}"))]
+    pub items: Value,
+    /// How many items are worked on at once: 1 to 20; default 1.
+    #[serde(default = "default_concurrency")]
+    pub concurrency: u32,
+    /// What an item's failure for good means for the step.
+    #[serde(default)]
+    pub on_item_failure: OnItemFailure,
+}
+
+/// What an item's failure for good means for its step.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnItemFailure {
+    /// No further item is begun, and the step fails.
+    #[default]
+    Stop,
+    /// The item's output is null, and the others go on. `steps.<id>.errors` lists what failed: `index` and `error`.
+    Continue,
+}
+
+/// What a step's failure for good means for the run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
     /// The run fails; later steps are skipped.
     #[default]
     Stop,
-    /// The run goes on with the next step.
+    /// The run goes on with the steps that follow.
     Continue,
+    /// The run goes on with this step, and not with those that follow.
+    Goto(String),
 }
 
 /// What to do when a worker died during a call whose effect is unknown. Reads and calls under an idempotency key that
@@ -214,6 +280,14 @@ fn default_timeout_ms() -> u64 {
     30_000
 }
 
+fn default_concurrency() -> u32 {
+    1
+}
+
+/// The fields of a definition.
+const FIELDS: [&str; 8] =
+    ["name", "description", "trigger", "parameters", "steps", "output", "on_failure", "execution_timeout"];
+
 impl Definition {
     /// Reads and checks a definition.
     ///
@@ -226,24 +300,37 @@ impl Definition {
         check_bounds(document).map_err(|error| vec![error])?;
         let mut errors = Vec::new();
         for field in fields.keys() {
-            if !["name", "description", "trigger", "steps", "execution_timeout"].contains(&field.as_str()) {
+            if !FIELDS.contains(&field.as_str()) {
                 errors.push(FieldError::new(Pointer::root().push(field), "unknown field; remove it"));
             }
         }
         let name: Option<String> = member(fields, "name", None, &mut errors);
         let description: Option<Option<String>> = member(fields, "description", Some(None), &mut errors);
         let trigger: Option<Trigger> = member(fields, "trigger", None, &mut errors);
-        let steps = parse_steps(fields.get("steps"), &mut errors);
+        let parameters = parse_list(fields, "parameters", Some(Vec::new()), &mut errors);
+        let steps = parse_list(fields, "steps", None, &mut errors);
+        let on_failure: Option<Option<FailureHandler>> = member(fields, "on_failure", Some(None), &mut errors);
         let execution_timeout = member(fields, "execution_timeout", Some(default_execution_timeout()), &mut errors);
-        let definition = match (name, description, trigger, steps, execution_timeout) {
-            (Some(name), Some(description), Some(trigger), Some(steps), Some(execution_timeout))
-                if errors.is_empty() =>
-            {
-                Self { name, description, trigger, steps, execution_timeout }
-            }
-            _ => return Err(errors),
+        let output = fields.get("output").cloned();
+        let (
+            Some(name),
+            Some(description),
+            Some(trigger),
+            Some(parameters),
+            Some(steps),
+            Some(on_failure),
+            Some(execution_timeout),
+            true,
+        ) = (name, description, trigger, parameters, steps, on_failure, execution_timeout, errors.is_empty())
+        else {
+            return Err(errors);
         };
+        let definition = Self { name, description, trigger, parameters, steps, output, on_failure, execution_timeout };
         definition.check(&mut errors);
+        // The graph of steps whose names are wrong would only tell the same again.
+        if errors.is_empty() {
+            errors.extend(Graph::new(&definition).err().into_iter().flatten());
+        }
         if errors.is_empty() { Ok(definition) } else { Err(errors) }
     }
 
@@ -267,7 +354,18 @@ impl Definition {
             "must be 1 to 31622400 seconds",
         );
         let steps = root.push("steps");
-        ensure((1..=MAX_STEPS).contains(&self.steps.len()), steps.clone(), "must have 1 to 200 steps");
+        ensure((1..=MAX_STEPS).contains(&self.steps.len()), steps.clone(), "must have 1 to 1000 steps");
+        let parameters = root.push("parameters");
+        ensure(
+            self.parameters.len() <= parameter::MAX_PARAMETERS,
+            parameters.clone(),
+            "must have at most 100 parameters",
+        );
+        let mut names = HashSet::new();
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let name = parameters.push(index).push("name");
+            ensure(names.insert(&parameter.name), name, "is the name of an earlier parameter; names must be unique");
+        }
         let mut seen = HashSet::new();
         for (index, step) in self.steps.iter().enumerate() {
             let at = steps.push(index);
@@ -304,6 +402,20 @@ impl Definition {
                 retry.push("max_delay_ms"),
                 "must be 1 to 86400000 milliseconds",
             );
+            if let Some(foreach) = &step.foreach {
+                let at = at.push("foreach");
+                ensure((1..=MAX_CONCURRENCY).contains(&foreach.concurrency), at.push("concurrency"), "must be 1 to 20");
+                ensure(
+                    foreach.items.is_array() || foreach.items.is_string(),
+                    at.push("items"),
+                    "must be a list, or an expression that yields one, such as \"{{ order.lines }}\"",
+                );
+                let branches = Builtin::named(&step.uses).is_some_and(Builtin::branches);
+                ensure(!branches, at, "an action with outlets can't run for each item; branch in a step of its own");
+            }
+        }
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            parameter.check(&parameters.push(index), errors);
         }
     }
 }
@@ -339,21 +451,29 @@ fn member<T: DeserializeOwned>(
     }
 }
 
-fn parse_steps(value: Option<&Value>, errors: &mut Vec<FieldError>) -> Option<Vec<Step>> {
-    let at = Pointer::root().push("steps");
-    match value {
-        Some(Value::Array(steps)) => {
+/// Reads a list, telling what is wrong with each of its elements.
+fn parse_list<T: DeserializeOwned>(
+    fields: &Map<String, Value>,
+    name: &str,
+    default: Option<Vec<T>>,
+    errors: &mut Vec<FieldError>,
+) -> Option<Vec<T>> {
+    let at = Pointer::root().push(name);
+    match fields.get(name) {
+        Some(Value::Array(elements)) => {
             let parsed: Vec<_> =
-                steps.iter().enumerate().map(|(index, step)| parse_at(step, at.push(index), errors)).collect();
+                elements.iter().enumerate().map(|(index, element)| parse_at(element, at.push(index), errors)).collect();
             parsed.into_iter().collect()
         }
         Some(_) => {
-            errors.push(FieldError::new(at, "expected a list of steps"));
+            errors.push(FieldError::new(at, "expected a list"));
             None
         }
         None => {
-            errors.push(FieldError::new(at, "is required"));
-            None
+            if default.is_none() {
+                errors.push(FieldError::new(at, "is required"));
+            }
+            default
         }
     }
 }
