@@ -15,7 +15,7 @@ mod pointer;
 mod run;
 mod signal;
 
-pub use builtin::Builtin;
+pub use builtin::{Builtin, MAX_WAIT, parse_wait};
 pub use connection::Connection;
 pub use definition::{
     Definition, Edge, Every, FailureHandler, Foreach, Graph, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted,
