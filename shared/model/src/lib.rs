@@ -18,7 +18,7 @@ mod run;
 mod signal;
 
 pub use approval_token::{ApprovalToken, ApprovalTokenError};
-pub use builtin::Builtin;
+pub use builtin::{Builtin, MAX_WAIT, parse_wait};
 pub use connection::Connection;
 pub use dead_letter::{DeadLetter, Redriven};
 pub use definition::{
