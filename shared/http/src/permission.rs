@@ -27,4 +27,6 @@ macro_rules! markers {
     };
 }
 
-markers! { AccountRead WorkflowsRead WorkflowsWrite ConnectionsRead ConnectionsWrite RunsRead }
+markers! {
+    AccountRead WorkflowsRead WorkflowsWrite ConnectionsRead ConnectionsWrite WorkflowsRun RunsRead RunsWrite
+}
