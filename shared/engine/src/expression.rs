@@ -1,9 +1,9 @@
 //! `{{ expression }}` in a step's input. Expressions are data: no statements, no I/O, no way to run for long. A string
 //! that is one expression keeps its value's JSON type; in a longer text values are written as text.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
-use minijinja::value::{Serde, ValueKind};
+use minijinja::value::{Enumerator, Object, Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, Value as Dynamic};
 use serde_json::{Map, Value};
 use tidegate_model::{FieldError, MAX_JSON_DEPTH, Pointer, check_json_value};
@@ -45,7 +45,45 @@ impl From<&Value> for Data {
     }
 }
 
+/// Members that are looked up when they are named.
+pub(crate) trait Names: std::fmt::Debug + Send + Sync {
+    fn get(&self, name: &str) -> Option<Data>;
+    fn names(&self) -> Vec<String>;
+}
+
+#[derive(Debug)]
+struct Lazy(Arc<dyn Names>);
+
+impl Object for Lazy {
+    fn get_value(self: &Arc<Self>, key: &Dynamic) -> Option<Dynamic> {
+        self.0.get(key.as_str()?).map(|data| data.0)
+    }
+
+    fn enumerate(self: &Arc<Self>) -> Enumerator {
+        Enumerator::Values(self.0.names().into_iter().map(Dynamic::from).collect())
+    }
+}
+
 impl Data {
+    pub(crate) fn lazy(names: Arc<dyn Names>) -> Self {
+        Self(Dynamic::from_object(Lazy(names)))
+    }
+
+    pub(crate) fn list(items: impl IntoIterator<Item = Data>) -> Self {
+        Self(Dynamic::from(items.into_iter().map(|data| data.0).collect::<Vec<_>>()))
+    }
+
+    pub(crate) fn items(&self) -> Option<Vec<Data>> {
+        (self.0.kind() == ValueKind::Seq).then(|| self.0.try_iter().into_iter().flatten().map(Data).collect())
+    }
+
+    pub(crate) fn member(&self, name: &str) -> Option<Data> {
+        if self.0.kind() != ValueKind::Map {
+            return None;
+        }
+        self.0.get_attr(name).ok().filter(|value| !value.is_undefined()).map(Data)
+    }
+
     /// An object of these members.
     pub(crate) fn object(members: impl IntoIterator<Item = (String, Data)>) -> Self {
         Self(Dynamic::from_pairs(members.into_iter().map(|(name, data)| (name, data.0))))
@@ -92,6 +130,39 @@ pub struct Scope {
 }
 
 impl Scope {
+    pub(crate) fn lazy(names: Arc<dyn Names>) -> Self {
+        Self { values: Data::lazy(names).0 }
+    }
+
+    pub(crate) fn with(&self, names: impl IntoIterator<Item = (String, Data)>) -> Self {
+        #[derive(Debug)]
+        struct Over(Vec<(String, Data)>, Dynamic);
+        impl Names for Over {
+            fn get(&self, name: &str) -> Option<Data> {
+                let over = self.0.iter().find(|(over, _)| over == name).map(|(_, data)| data.clone());
+                over.or_else(|| Data(self.1.clone()).member(name))
+            }
+            fn names(&self) -> Vec<String> {
+                self.0.iter().map(|(name, _)| name.clone()).collect()
+            }
+        }
+        Self::lazy(Arc::new(Over(names.into_iter().collect(), self.values.clone())))
+    }
+
+    pub(crate) fn fill_one(&self, value: &Value, at: &Pointer) -> Result<Value, ExpressionError> {
+        self.fill_value(value, at, &mut Budget::new())
+    }
+
+    pub(crate) fn evaluate(&self, source: &str) -> Result<Value, String> {
+        let source = bare(source);
+        self.value(source, &mut Budget::new())
+    }
+
+    pub(crate) fn evaluate_data(&self, source: &str) -> Result<Data, String> {
+        let value = self.evaluate(source)?;
+        Ok(Data::from(&value))
+    }
+
     /// A scope of these names.
     pub(crate) fn new(names: impl IntoIterator<Item = (String, Data)>) -> Self {
         Self { values: Data::object(names).0 }
@@ -144,13 +215,13 @@ impl Scope {
     fn fill_text(&self, text: &str, budget: &mut Budget) -> Result<Value, String> {
         let parts = split(text)?;
         if let [Part::Expression(source)] = parts[..] {
-            return self.evaluate(source, budget);
+            return self.value(source, budget);
         }
         let mut filled = String::new();
         for part in parts {
             match part {
                 Part::Text(text) => filled.push_str(text),
-                Part::Expression(source) => match self.evaluate(source, budget)? {
+                Part::Expression(source) => match self.value(source, budget)? {
                     Value::String(text) => filled.push_str(&text),
                     other => filled.push_str(&other.to_string()),
                 },
@@ -159,7 +230,7 @@ impl Scope {
         Ok(Value::String(filled))
     }
 
-    fn evaluate(&self, source: &str, budget: &mut Budget) -> Result<Value, String> {
+    fn value(&self, source: &str, budget: &mut Budget) -> Result<Value, String> {
         budget.take_expression(operators(source).multiplications)?;
         let expression = compile(source)?;
         let value = expression.eval(self.values.clone()).map_err(|error| describe(source, &error))?;
@@ -168,6 +239,18 @@ impl Scope {
         }
         to_json(&value, MAX_JSON_DEPTH, &mut budget.bytes).map_err(|reason| format!("`{}` {reason}", source.trim()))
     }
+}
+
+fn bare(source: &str) -> &str {
+    let trimmed = source.trim();
+    match split(trimmed).as_deref() {
+        Ok([Part::Expression(inside)]) => &trimmed[2..2 + inside.len()],
+        _ => source,
+    }
+}
+
+pub(crate) fn transform(_query: &str, input: &Value) -> Result<Value, String> {
+    Ok(input.clone())
 }
 
 const DEFAULT_HINT: &str = "check the name, or give a value for when it is missing: `name | default(\"\")`, and where its \

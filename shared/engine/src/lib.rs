@@ -1,15 +1,19 @@
-//! Executes a definition, as pure functions: given the definition, what started the run, its journal and the time,
-//! [`decide`] says what to do next, and always the same. Whoever drives it makes the calls, keeps the journal and
-//! waits; resume after a crash is the same function with the journal that was stored.
+//! Executes a definition, as pure functions: a [`Run`] is what a definition, what started it and its journal make, and
+//! [`Run::decide`] says what to do next, and always the same. Whoever drives it makes the calls, keeps the journal and
+//! waits; resume after a crash is the same run made of the journal that was stored.
 //!
 //! No I/O, no clock, no randomness, and nothing of AWS or HTTP.
 
-mod decision;
+mod builtins;
 mod expression;
+mod plan;
+mod progress;
 mod records;
 mod retry;
-mod state;
+mod run;
+mod scope;
 
-pub use decision::{Call, Decision, Facts, Outcome, Run, decide, in_doubt};
 pub use expression::{Data, ExpressionError, Scope, check_templates, contains_template};
-pub use records::records;
+pub use plan::Plan;
+pub use records::{records, records_of};
+pub use run::{Call, Decision, Facts, Open, Outcome, Run};

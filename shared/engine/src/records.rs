@@ -1,86 +1,160 @@
 //! The record of a run's steps, told from its journal.
 
-use tidegate_model::{Attempt, Definition, Entry, RunStatus, StepRecord};
+use tidegate_model::{Attempt, Definition, Entry, Event, ItemRecord, Payload, RunStatus, StepError, StepRecord};
 
-use crate::state::{StepState, interrupted, step_state};
+use crate::Plan;
+use crate::progress::{Progress, SlotProgress, SlotState, Slots, StepState, interrupted};
 
 /// What happened in each step, in the definition's order. Steps not reached are `queued` while the run goes on and
 /// `skipped` once it is final; the step that a final run broke off in has the run's status.
 pub fn records(definition: &Definition, entries: &[Entry], run: RunStatus) -> Vec<StepRecord> {
-    definition
-        .steps
-        .iter()
-        .map(|step| {
-            let mut record = StepRecord {
+    // A definition whose steps make no graph never ran.
+    Plan::new(definition.clone()).map_or_else(|_| Vec::new(), |plan| records_of(&plan, entries, run))
+}
+
+/// The same for a definition that was made ready.
+pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRecord> {
+    let mut progress = Progress::new(plan, [0; 16]);
+    let mut told: Vec<Told> = plan.definition().steps.iter().map(|_| Told::default()).collect();
+    for entry in entries {
+        progress.apply(plan, entry);
+        let Some(step) = plan.position(&entry.step) else { continue };
+        match entry.item {
+            None => told[step].whole.add(entry),
+            Some(item) => {
+                let items = &mut told[step].items;
+                if items.len() <= item as usize {
+                    items.resize_with(item as usize + 1, Track::default);
+                }
+                items[item as usize].add(entry);
+            }
+        }
+    }
+    let steps = plan.definition().steps.iter().zip(told).enumerate();
+    steps
+        .map(|(index, (step, Told { whole, mut items }))| {
+            let state = progress.step(index);
+            let slots = progress.slots(index);
+            let items = match slots {
+                Slots::One(_) => Vec::new(),
+                Slots::Items(slots) => {
+                    items.resize_with(slots.slots.len(), Track::default);
+                    let items = slots.slots.iter().zip(items).zip(0_u32..);
+                    items.map(|((slot, track), index)| track.item(index, status_of_slot(slot, run))).collect()
+                }
+            };
+            let error = match state {
+                StepState::Failed(error) => Some(error.clone()),
+                _ => whole.error,
+            };
+            StepRecord {
                 id: step.id.clone(),
                 uses: step.uses.clone(),
-                status: match step_state(step, entries) {
-                    StepState::Fresh if run.is_final() => RunStatus::Skipped,
-                    StepState::Fresh => RunStatus::Queued,
-                    StepState::InFlight { .. } | StepState::Retry { .. } if run.is_final() => run,
-                    StepState::InFlight { .. } => RunStatus::Running,
-                    StepState::Retry { .. } => RunStatus::Waiting,
-                    StepState::Succeeded => RunStatus::Succeeded,
-                    StepState::Failed(_) => RunStatus::Failed,
-                },
-                input: None,
-                output: None,
-                error: None,
-                attempts: Vec::new(),
-            };
-            for entry in entries.iter().filter(|entry| entry.step() == step.id) {
-                add(&mut record, entry);
+                status: status_of_step(state, slots, run),
+                input: whole.input,
+                output: whole.output,
+                outlet: whole.outlet,
+                error,
+                attempts: whole.attempts,
+                items,
             }
-            record
         })
         .collect()
 }
 
-fn add(record: &mut StepRecord, entry: &Entry) {
-    match entry {
-        Entry::Started { attempt, at, input, .. } => {
-            record.input = Some(input.clone());
-            record.attempts.push(Attempt {
-                number: *attempt,
-                started_at: *at,
-                finished_at: None,
-                duration_ms: None,
-                error: None,
-                interrupted: false,
-            });
-        }
-        Entry::Succeeded { attempt, at, output, .. } => {
-            end(record, *attempt, *at, |_| {});
-            record.output = Some(output.clone());
-            record.error = None;
-        }
-        Entry::Failed { attempt, at, error, .. } => {
-            end(record, *attempt, *at, |ended| ended.error = Some(error.clone()));
-            record.error = Some(error.clone());
-        }
-        Entry::Interrupted { attempt, at, repeatable, .. } => {
-            end(record, *attempt, *at, |ended| ended.interrupted = true);
-            if !repeatable {
-                record.error = Some(interrupted());
-            }
-        }
+fn status_of_step(state: &StepState, slots: &Slots, run: RunStatus) -> RunStatus {
+    match (state, slots) {
+        (StepState::Succeeded { .. }, _) => RunStatus::Succeeded,
+        (StepState::Failed(_), _) => RunStatus::Failed,
+        (StepState::Skipped, _) => RunStatus::Skipped,
+        (StepState::Pending { .. }, _) if run.is_final() => RunStatus::Skipped,
+        (StepState::Pending { .. }, _) => RunStatus::Queued,
+        (StepState::Active, Slots::One(slot)) => status_of_slot(slot, run),
+        (StepState::Active, Slots::Items(_)) if run.is_final() => run,
+        (StepState::Active, Slots::Items(_)) => RunStatus::Running,
     }
 }
 
-fn end(record: &mut StepRecord, number: u32, at: jiff::Timestamp, change: impl FnOnce(&mut Attempt)) {
-    if record.attempts.last().is_none_or(|attempt| attempt.number != number) {
-        record.attempts.push(Attempt {
-            number,
-            started_at: at,
-            finished_at: None,
-            duration_ms: None,
-            error: None,
-            interrupted: false,
-        });
+fn status_of_slot(slot: &SlotProgress, run: RunStatus) -> RunStatus {
+    match slot.state {
+        SlotState::Succeeded => RunStatus::Succeeded,
+        SlotState::Failed(_) => RunStatus::Failed,
+        SlotState::Fresh if run.is_final() => RunStatus::Skipped,
+        SlotState::Fresh => RunStatus::Queued,
+        _ if run.is_final() => run,
+        SlotState::InFlight => RunStatus::Running,
+        SlotState::Asleep | SlotState::Listening | SlotState::Retry => RunStatus::Waiting,
     }
-    if let Some(attempt) = record.attempts.last_mut() {
-        attempt.finished_at = Some(at);
-        attempt.duration_ms = Some(at.as_millisecond() - attempt.started_at.as_millisecond());
-        change(attempt);
+}
+
+#[derive(Default)]
+struct Told {
+    whole: Track,
+    items: Vec<Track>,
+}
+
+/// What entries tell of one slot.
+#[derive(Default)]
+struct Track {
+    input: Option<Payload>,
+    output: Option<Payload>,
+    outlet: Option<String>,
+    error: Option<StepError>,
+    attempts: Vec<Attempt>,
+}
+
+impl Track {
+    fn add(&mut self, entry: &Entry) {
+        match &entry.event {
+            Event::Expanded { .. } => {}
+            Event::Started { input } => {
+                self.input = Some(input.clone());
+                self.attempts.push(attempt(entry));
+            }
+            Event::Succeeded { output, outlet } => {
+                self.end(entry);
+                self.output = Some(output.clone());
+                self.outlet.clone_from(outlet);
+                self.error = None;
+            }
+            Event::Failed { error } => {
+                self.end(entry).error = Some(error.clone());
+                self.error = Some(error.clone());
+            }
+            Event::Interrupted { repeatable } => {
+                self.end(entry).interrupted = true;
+                if !repeatable {
+                    self.error = Some(interrupted());
+                }
+            }
+        }
+    }
+
+    /// The attempt that an entry ends; it begins with it where nothing was called.
+    fn end(&mut self, entry: &Entry) -> &mut Attempt {
+        if self.attempts.last().is_none_or(|last| last.number != entry.attempt) {
+            self.attempts.push(attempt(entry));
+        }
+        let last = self.attempts.len() - 1;
+        let ended = &mut self.attempts[last];
+        ended.finished_at = Some(entry.at);
+        ended.duration_ms = Some(entry.at.as_millisecond() - ended.started_at.as_millisecond());
+        ended
+    }
+
+    fn item(self, index: u32, status: RunStatus) -> ItemRecord {
+        let Self { input, output, outlet: _, error, attempts } = self;
+        ItemRecord { index, status, input, output, error, attempts }
+    }
+}
+
+fn attempt(entry: &Entry) -> Attempt {
+    Attempt {
+        number: entry.attempt,
+        started_at: entry.at,
+        finished_at: None,
+        duration_ms: None,
+        error: None,
+        interrupted: false,
     }
 }

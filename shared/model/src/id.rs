@@ -39,6 +39,11 @@ macro_rules! ids {
                 Self(uuid_from(at, entropy))
             }
 
+            /// The id with these bytes.
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+
             /// The 16 bytes of the UUID.
             pub fn as_bytes(&self) -> &[u8; 16] {
                 self.0.as_bytes()

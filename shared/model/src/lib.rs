@@ -1,8 +1,10 @@
 //! The plain types of Tidegate and their validation: ids, workflow definitions, runs, messages, problems.
 //! No I/O, no clock, no randomness: times and entropy come in as arguments.
 
+mod approval_token;
 mod builtin;
 mod connection;
+mod dead_letter;
 mod definition;
 mod id;
 mod identity;
@@ -15,8 +17,10 @@ mod pointer;
 mod run;
 mod signal;
 
-pub use builtin::Builtin;
+pub use approval_token::{ApprovalToken, ApprovalTokenError};
+pub use builtin::{Builtin, MAX_WAIT, parse_wait};
 pub use connection::Connection;
+pub use dead_letter::{DeadLetter, Redriven};
 pub use definition::{
     Definition, Edge, Every, FailureHandler, Foreach, Graph, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted,
     OnItemFailure, Parameter, ParameterType, RetryPolicy, Step, Trigger, When, Workflow,

@@ -75,6 +75,8 @@ fn prepare(count: usize) -> Vec<RunRow> {
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
             error: None,
             failed_step: None,
+            cancel_requested: false,
+            parent: None,
         }
     };
     (0..count).map(row).collect()

@@ -93,7 +93,18 @@ impl Store {
         table: &str,
         pk: AttributeValue,
     ) -> Result<Vec<Item>, Error> {
-        self.query_partition(operation, table, pk, &[]).await
+        self.query_partition(operation, table, pk, None, &[]).await
+    }
+
+    /// Reads the rows of a partition whose sort keys begin so, strongly consistent.
+    pub(crate) async fn read_prefix(
+        &self,
+        operation: &'static str,
+        table: &str,
+        pk: AttributeValue,
+        prefix: &str,
+    ) -> Result<Vec<Item>, Error> {
+        self.query_partition(operation, table, pk, Some(prefix), &[]).await
     }
 
     /// The keys of a partition's rows and whose they are: without their content, however large that is.
@@ -103,19 +114,25 @@ impl Store {
         table: &str,
         pk: AttributeValue,
     ) -> Result<Vec<Item>, Error> {
-        self.query_partition(operation, table, pk, &[PK, SK, TENANT]).await
+        self.query_partition(operation, table, pk, None, &[PK, SK, TENANT]).await
     }
 
-    /// A partition's rows, strongly consistent, with these attributes or, where none is named, with all.
+    /// A partition's rows (those whose sort keys have the prefix), strongly consistent, with these attributes or, where
+    /// none is named, with all.
     async fn query_partition(
         &self,
         operation: &'static str,
         table: &str,
         pk: AttributeValue,
+        prefix: Option<&str>,
         attributes: &[&str],
     ) -> Result<Vec<Item>, Error> {
+        let keys = if prefix.is_some() { &[PK, SK][..] } else { &[PK][..] };
         let names: HashMap<_, _> =
-            attributes.iter().chain([&PK]).map(|name| (format!("#{name}"), (*name).to_owned())).collect();
+            attributes.iter().chain(keys).map(|name| (format!("#{name}"), (*name).to_owned())).collect();
+        let mut values = HashMap::from([(":pk".to_owned(), pk)]);
+        values.extend(prefix.map(|prefix| (":prefix".to_owned(), text(prefix))));
+        let condition = if prefix.is_some() { "#pk = :pk AND begins_with(#sk, :prefix)" } else { "#pk = :pk" };
         let projected: Vec<_> = attributes.iter().map(|name| format!("#{name}")).collect();
         let projection = (!projected.is_empty()).then(|| projected.join(", "));
         let mut items = Vec::new();
@@ -126,10 +143,10 @@ impl Store {
                 .query()
                 .table_name(table)
                 .consistent_read(true)
-                .key_condition_expression("#pk = :pk")
+                .key_condition_expression(condition)
                 .set_projection_expression(projection.clone())
                 .set_expression_attribute_names(Some(names.clone()))
-                .expression_attribute_values(":pk", pk.clone())
+                .set_expression_attribute_values(Some(values.clone()))
                 .set_exclusive_start_key(start);
             let page = request.send().await.map_err(|error| Error::from_sdk(operation, error))?;
             items.extend(page.items.unwrap_or_default());

@@ -10,6 +10,7 @@ mod accounts;
 mod capacity;
 mod connections;
 mod cursor;
+mod dead_letters;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod items;
@@ -32,7 +33,8 @@ use tidegate_platform::usage;
 
 pub use accounts::Accounts;
 pub use connections::Connections;
-pub use runs::{CreateError, JournalItem, ReplaceError, RunFilter, Runs, StoredRun};
+pub use dead_letters::DeadLetters;
+pub use runs::{Cancel, CreateError, Journal, JournalItem, ReplaceError, RunFilter, Runs, StoredRun, StoredSignal};
 pub use signing_keys::{PublicKey, SigningKey, SigningKeys};
 pub use tables::{IndexDefinition, Projection, TableDefinition, Tables};
 pub use workflows::Workflows;
@@ -97,6 +99,11 @@ impl Store {
     /// Runs and their journals.
     pub fn runs(&self) -> Runs<'_> {
         Runs(self)
+    }
+
+    /// Runs that were given up.
+    pub fn dead_letters(&self) -> DeadLetters<'_> {
+        DeadLetters(self)
     }
 
     fn client(&self) -> &Client {

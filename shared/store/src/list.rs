@@ -1,4 +1,4 @@
-//! Lists by tenant, over the index that `config` has for them.
+//! Lists by tenant, newest first: over the index that `config` has for them, or over a partition.
 
 use aws_sdk_dynamodb::types::AttributeValue;
 
@@ -6,8 +6,18 @@ use crate::items::{Item, string, text};
 use crate::tables::{BY_TENANT, LIST_KEY, LIST_SORT};
 use crate::{Error, MAX_PAGE, Page, Store, cursor};
 
+/// What a list walks: the rows of one partition of a table or of an index, by their sort keys, which begin with letters.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Walk<'a> {
+    pub(crate) table: &'a str,
+    pub(crate) index: Option<&'static str>,
+    pub(crate) hash: &'static str,
+    pub(crate) range: &'static str,
+    pub(crate) partition: &'a str,
+}
+
 impl Store {
-    /// A page of the rows under a list key, newest first.
+    /// A page of the rows under a list key of `config`, newest first.
     pub(crate) async fn list<T>(
         &self,
         operation: &'static str,
@@ -16,7 +26,26 @@ impl Store {
         limit: usize,
         read: impl Fn(&Item) -> Result<T, Error>,
     ) -> Result<Page<T>, Error> {
-        let query = format!("{operation} {list}");
+        let walk = Walk {
+            table: self.config_table(),
+            index: Some(BY_TENANT),
+            hash: LIST_KEY,
+            range: LIST_SORT,
+            partition: list,
+        };
+        self.page(operation, walk, cursor, limit, read).await
+    }
+
+    /// A page of the rows of a partition, the highest sort key first.
+    pub(crate) async fn page<T>(
+        &self,
+        operation: &'static str,
+        walk: Walk<'_>,
+        cursor: Option<&str>,
+        limit: usize,
+        read: impl Fn(&Item) -> Result<T, Error>,
+    ) -> Result<Page<T>, Error> {
+        let query = format!("{operation} {}", walk.partition);
         let limit = limit.clamp(1, MAX_PAGE);
         // Ids begin with letters, so `~` is after all of them.
         let mut before = cursor.map_or_else(|| Ok("~".to_owned()), |cursor| cursor::decode(&query, cursor))?;
@@ -26,12 +55,12 @@ impl Store {
             let request = self
                 .client()
                 .query()
-                .table_name(self.config_table())
-                .index_name(BY_TENANT)
+                .table_name(walk.table)
+                .set_index_name(walk.index.map(str::to_owned))
                 .key_condition_expression("#list = :list AND #listed < :before")
-                .expression_attribute_names("#list", LIST_KEY)
-                .expression_attribute_names("#listed", LIST_SORT)
-                .expression_attribute_values(":list", text(list))
+                .expression_attribute_names("#list", walk.hash)
+                .expression_attribute_names("#listed", walk.range)
+                .expression_attribute_values(":list", text(walk.partition))
                 .expression_attribute_values(":before", AttributeValue::S(before.clone()))
                 .scan_index_forward(false)
                 // One more tells whether there is another page.
@@ -47,7 +76,7 @@ impl Store {
         let more = items.len() > limit;
         items.truncate(limit);
         if more && let Some(last) = items.last() {
-            before = string(operation, last, LIST_SORT)?.to_owned();
+            before = string(operation, last, walk.range)?.to_owned();
         }
         let items = items.iter().map(read).collect::<Result<_, _>>()?;
         Ok(Page { items, next_cursor: more.then(|| cursor::encode(&query, &before)) })

@@ -1,9 +1,11 @@
 //! Runs: one small row each under `run#{tenant}#{shard}` / run id, and while a run is under way the journal it has
-//! stored so far. Every write is conditional on the state that the writer knows, so of two workers one wins.
+//! stored so far and what has reached it from outside. Every write is conditional on the state that the writer knows, so of two workers one wins.
 
+mod cancel;
 mod journal;
 mod list;
 mod row;
+mod signals;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use tidegate_model::{Payload, RunId, RunRow, TenantId};
@@ -12,8 +14,12 @@ use crate::items::{Item, key, number};
 use crate::write::{Condition, Outcome};
 use crate::{Error, Store};
 
-pub use journal::JournalItem;
+pub use cancel::Cancel;
+pub use journal::{Journal, JournalItem};
 pub use list::RunFilter;
+pub use signals::StoredSignal;
+
+const REPLACE: &str = "replace run";
 
 /// Runs and their journals.
 #[derive(Debug, Clone, Copy)]
@@ -68,22 +74,36 @@ impl Runs<'_> {
 
     /// Replaces a run's row where the stored one has the fence, the status and the lease owner of `expected`: one
     /// write, no read. What was stored with the former row goes; `detail` takes its place. A final row expires by the
-    /// store's retention, counted from `row.finished_at`.
+    /// store's retention, counted from `row.finished_at`. A request to cancel that came after `expected` was read is
+    /// lost with the former row: only for a row that is final.
     ///
     /// # Errors
     /// [`ReplaceError::Conflict`] with what is stored; the database is away.
     pub async fn replace(&self, expected: &RunRow, row: &RunRow, detail: Option<&Payload>) -> Result<(), ReplaceError> {
-        const OPERATION: &str = "replace run";
-        let item = || row::to_item(OPERATION, row, detail, self.0.inner.retention);
-        let condition = Condition::Equals(vec![
-            (row::FENCE, number(expected.fence)),
-            (row::STATUS, AttributeValue::S(row::name(OPERATION, row::STATUS, &expected.status)?)),
-            (row::OWNER, AttributeValue::S(expected.lease_owner.clone())),
-        ]);
-        match self.0.put(OPERATION, self.0.history_table(), item, condition).await? {
+        let condition = Condition::Equals(as_expected(expected)?);
+        self.put_row(condition, row, detail).await
+    }
+
+    /// As [`Runs::replace`], where besides nobody has asked for the run to be cancelled.
+    ///
+    /// # Errors
+    /// [`ReplaceError::Conflict`] with what is stored; the database is away.
+    pub async fn replace_unless_cancelled(
+        &self,
+        expected: &RunRow,
+        row: &RunRow,
+        detail: Option<&Payload>,
+    ) -> Result<(), ReplaceError> {
+        let condition = Condition::EqualsWithout(as_expected(expected)?, row::CANCEL_REQUESTED);
+        self.put_row(condition, row, detail).await
+    }
+
+    async fn put_row(&self, condition: Condition, row: &RunRow, detail: Option<&Payload>) -> Result<(), ReplaceError> {
+        let item = || row::to_item(REPLACE, row, detail, self.0.inner.retention);
+        match self.0.put(REPLACE, self.0.history_table(), item, condition).await? {
             Outcome::Written => Ok(()),
             Outcome::Refused(stored) => {
-                let stored = stored.map(|stored| row::from_item(OPERATION, &stored)).transpose()?;
+                let stored = stored.map(|stored| row::from_item(REPLACE, &stored)).transpose()?;
                 Err(ReplaceError::Conflict(stored.map(Box::new)))
             }
         }
@@ -98,6 +118,14 @@ impl Runs<'_> {
         let found = self.0.read(OPERATION, self.0.history_table(), run_key(tenant, id)).await?;
         found.map(|item| row::from_item(OPERATION, &item)).transpose()
     }
+}
+
+fn as_expected(expected: &RunRow) -> Result<Vec<(&'static str, AttributeValue)>, Error> {
+    Ok(vec![
+        (row::FENCE, number(expected.fence)),
+        (row::STATUS, AttributeValue::S(row::name(REPLACE, row::STATUS, &expected.status)?)),
+        (row::OWNER, AttributeValue::S(expected.lease_owner.clone())),
+    ])
 }
 
 fn run_key(tenant: TenantId, id: RunId) -> Item {

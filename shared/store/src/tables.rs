@@ -24,7 +24,7 @@ pub(crate) const WORKFLOW_KEY: &str = "wk";
 pub(crate) const BY_ATTENTION: &str = "by_attention";
 pub(crate) const ATTENTION: &str = "attn";
 
-/// When DynamoDB may drop the row: seconds since 1970. Only on final rows.
+/// When DynamoDB may drop the row: seconds since 1970. Never on the row of a run that may still go on.
 pub(crate) const TTL: &str = "ttl";
 
 /// The names of the two tables.
@@ -32,7 +32,7 @@ pub(crate) const TTL: &str = "ttl";
 pub struct Tables {
     /// Accounts, keys, workflows, connections.
     pub config: String,
-    /// Runs and their journals.
+    /// Runs, their journals and what was given up.
     pub history: String,
 }
 

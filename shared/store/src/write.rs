@@ -2,6 +2,7 @@
 //! send it again, and the repetition fails its own condition; so a failed condition whose stored row is the one we
 //! were writing is success.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::error::SdkError;
@@ -24,6 +25,8 @@ pub(crate) enum Condition {
     Absent,
     /// The row's attributes have these values.
     Equals(Vec<(&'static str, AttributeValue)>),
+    /// The row's attributes have these values, and it has no attribute of this name.
+    EqualsWithout(Vec<(&'static str, AttributeValue)>, &'static str),
 }
 
 /// What became of a conditional put.
@@ -44,20 +47,28 @@ pub(crate) struct ConditionalPut {
 
 impl Condition {
     fn expression(&self) -> String {
+        let equal = |values: &[_]| {
+            let terms: Vec<_> = (0..values.len()).map(|i| format!("#c{i} = :c{i}")).collect();
+            terms.join(" AND ")
+        };
         match self {
             Condition::Absent => format!("attribute_not_exists({PK})"),
-            Condition::Equals(values) => {
-                let terms: Vec<_> = (0..values.len()).map(|i| format!("#c{i} = :c{i}")).collect();
-                terms.join(" AND ")
-            }
+            Condition::Equals(values) => equal(values),
+            Condition::EqualsWithout(values, _) => format!("{} AND attribute_not_exists(#absent)", equal(values)),
         }
     }
 
-    fn names(&self) -> Option<std::collections::HashMap<String, String>> {
+    fn names(&self) -> Option<HashMap<String, String>> {
+        let equal = |values: &[(&'static str, _)]| {
+            values.iter().enumerate().map(|(i, (name, _))| (format!("#c{i}"), (*name).to_owned())).collect()
+        };
         match self {
             Condition::Absent => None,
-            Condition::Equals(values) => {
-                Some(values.iter().enumerate().map(|(i, (name, _))| (format!("#c{i}"), (*name).to_owned())).collect())
+            Condition::Equals(values) => Some(equal(values)),
+            Condition::EqualsWithout(values, absent) => {
+                let mut names: HashMap<_, _> = equal(values);
+                names.insert("#absent".to_owned(), (*absent).to_owned());
+                Some(names)
             }
         }
     }
@@ -65,7 +76,7 @@ impl Condition {
     fn values(self) -> Option<Item> {
         match self {
             Condition::Absent => None,
-            Condition::Equals(values) => {
+            Condition::Equals(values) | Condition::EqualsWithout(values, _) => {
                 Some(values.into_iter().enumerate().map(|(i, (_, value))| (format!(":c{i}"), value)).collect())
             }
         }

@@ -427,7 +427,7 @@ fn check_bounds(document: &Value) -> Result<(), FieldError> {
     checked.map_err(|error| FieldError::new(pointer(Pointer::root(), &track.path()), format!("has {error}")))
 }
 
-fn is_step_id(id: &str) -> bool {
+pub(crate) fn is_step_id(id: &str) -> bool {
     id.len() <= 64
         && id.starts_with(|c: char| c.is_ascii_lowercase())
         && id.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')

@@ -1,4 +1,4 @@
-//! Journals: `journal#{tenant}#{run}` / position. Items are only ever appended, so that a long run doesn't pay for its
+//! Journals: `journal#{tenant}#{run}` / position; beside the positions lies what reached the run from outside. Items are only ever appended, so that a long run doesn't pay for its
 //! past at every checkpoint. When the run is final its row tells what they told; they expire by themselves, a retention
 //! after the run's latest possible end, which is later than any message of a run that is not final can still come.
 
@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 use tidegate_model::{Entry, RunId, TenantId, TriggerInput};
 
 use super::Runs;
+use super::signals::{self, StoredSignal};
 use crate::Error;
-use crate::items::{document, expiry, row, text};
+use crate::items::{SK, document, expiry, row, string, text};
 use crate::tables::TTL;
 use crate::write::{Condition, Outcome};
 
@@ -20,6 +21,15 @@ pub struct JournalItem {
     pub input: Option<TriggerInput>,
     /// What has happened since the item before, in order.
     pub entries: Vec<Entry>,
+}
+
+/// A run's journal, and what reached the run from outside.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Journal {
+    /// The items in order.
+    pub items: Vec<JournalItem>,
+    /// What waiting steps have heard so far, decided approvals included.
+    pub signals: Vec<StoredSignal>,
 }
 
 impl Runs<'_> {
@@ -49,18 +59,26 @@ impl Runs<'_> {
         }
     }
 
-    /// A run's journal in order; empty where there is none.
+    /// A run's journal and signals, in one query; empty where there are none.
     ///
     /// # Errors
     /// The database is away, or an item is unreadable.
-    pub async fn journal(&self, tenant: TenantId, id: RunId) -> Result<Vec<JournalItem>, Error> {
+    pub async fn journal(&self, tenant: TenantId, id: RunId) -> Result<Journal, Error> {
         const OPERATION: &str = "read journal";
         let items = self.0.read_partition(OPERATION, self.0.history_table(), text(partition(tenant, id))).await?;
-        items.iter().map(|item| document(OPERATION, item)).collect()
+        let mut journal = Journal::default();
+        for item in &items {
+            if string(OPERATION, item, SK)?.starts_with(signals::PREFIX) {
+                journal.signals.extend(signals::heard(OPERATION, item)?);
+            } else {
+                journal.items.push(document(OPERATION, item)?);
+            }
+        }
+        Ok(journal)
     }
 }
 
-fn partition(tenant: TenantId, id: RunId) -> String {
+pub(super) fn partition(tenant: TenantId, id: RunId) -> String {
     format!("journal#{tenant}#{id}")
 }
 

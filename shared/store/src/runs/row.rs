@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tidegate_model::{Payload, RunRow, RunStatus, StepError, TenantId, WorkflowId};
+use tidegate_model::{ParentStep, Payload, RunRow, RunStatus, StepError, TenantId, WorkflowId};
 
 use super::{StoredRun, partition};
 use crate::Error;
@@ -30,10 +30,13 @@ const WAKE_AT: &str = "wa";
 const TRACEPARENT: &str = "tp";
 const ERROR: &str = "er";
 const FAILED_STEP: &str = "fs";
+/// There only where somebody asked for it, as a condition on its absence needs.
+pub(super) const CANCEL_REQUESTED: &str = "cr";
+const PARENT: &str = "p";
 const DETAIL: &str = "d";
 
 /// All attributes of a row but the detail, which may be large: what a list reads.
-pub(super) const WITHOUT_DETAIL: [&str; 19] = [
+pub(super) const WITHOUT_DETAIL: [&str; 21] = [
     PK,
     SK,
     WORKFLOW_KEY,
@@ -53,6 +56,8 @@ pub(super) const WITHOUT_DETAIL: [&str; 19] = [
     TRACEPARENT,
     ERROR,
     FAILED_STEP,
+    CANCEL_REQUESTED,
+    PARENT,
 ];
 
 pub(super) fn to_item(
@@ -95,6 +100,12 @@ pub(super) fn to_item(
     if let Some(step) = &row.failed_step {
         set(FAILED_STEP, text(step));
     }
+    if row.cancel_requested {
+        set(CANCEL_REQUESTED, number(1));
+    }
+    if let Some(parent) = &row.parent {
+        set(PARENT, AttributeValue::S(to_json(operation, PARENT, parent)?));
+    }
     if let Some(detail) = detail {
         set(DETAIL, AttributeValue::S(to_json(operation, DETAIL, detail)?));
     }
@@ -125,6 +136,8 @@ pub(super) fn from_item(operation: &'static str, item: &Item) -> Result<StoredRu
         error: read.optional(ERROR, Read::json::<StepError>)?,
         failed_step: read
             .optional(FAILED_STEP, |read, name| Ok(string(read.operation, read.item, name)?.to_owned()))?,
+        cancel_requested: item.contains_key(CANCEL_REQUESTED),
+        parent: read.optional(PARENT, Read::json::<ParentStep>)?,
     };
     Ok(StoredRun { row, detail: read.optional(DETAIL, Read::json::<Payload>)? })
 }
@@ -233,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claims_row_is_less_than_half_a_write_unit_and_a_failed_one_under_one() {
+    fn a_claims_row_is_less_than_half_a_write_unit_and_a_failed_one_keeps_everything() {
         let at = Timestamp::from_millisecond(1_790_000_000_123).unwrap();
         let tenant = TenantId::new(at, [0xab; 10]);
         let mut row = RunRow {
@@ -256,9 +269,12 @@ mod tests {
             traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
             error: None,
             failed_step: None,
+            cancel_requested: false,
+            parent: None,
         };
         let claimed = to_item("test", &row, None, crate::RETENTION).unwrap();
         assert!(size(&claimed) < 512, "{} bytes", size(&claimed));
+        assert!(![CANCEL_REQUESTED, PARENT].iter().any(|name| claimed.contains_key(*name)), "an ordinary row grew");
 
         row.status = RunStatus::Failed;
         row.finished_at = Some(at);
@@ -266,8 +282,10 @@ mod tests {
         row.wake_at = Some(at);
         row.error = Some(StepError::terminal(ErrorCode::TargetFailed, "x".repeat(200)));
         row.failed_step = Some("s".repeat(64));
+        row.cancel_requested = true;
+        row.parent = Some(ParentStep { run_id: row.id, step: "p".repeat(64), item: Some(9_999), depth: 8 });
         let failed = to_item("test", &row, None, crate::RETENTION).unwrap();
-        assert!(size(&failed) < 1_024, "{} bytes", size(&failed));
+        assert!(size(&failed) < 1_280, "{} bytes", size(&failed));
         assert_eq!(from_item("test", &failed).unwrap().row, row);
         let known = failed.keys().filter(|name| ![ATTENTION, TTL].contains(&name.as_str()));
         assert!(known.into_iter().all(|name| WITHOUT_DETAIL.contains(&name.as_str())), "lists read every attribute");

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_model::{Entry, Payload, TriggerInput, TriggerKind};
+use tidegate_model::{Entry, Event, Payload, TriggerInput, TriggerKind};
 use tidegate_platform::Clock;
 use tidegate_store::embedded::{self, Faults};
-use tidegate_store::{Error, JournalItem, RETENTION};
+use tidegate_store::{Error, Journal, JournalItem, RETENTION};
 
 use crate::setup::{Setup, everywhere};
 
@@ -15,11 +15,18 @@ fn item(setup: &Setup, step: &str) -> JournalItem {
         kind: TriggerKind::Webhook,
         content_type: Some("application/json".to_owned()),
         body: Payload::Inline(json!({ "user": { "name": "" }, "big": 1e300 })),
+        parameters: serde_json::Map::default(),
     };
     let output = Payload::Inline(json!(null));
     JournalItem {
         input: (step == "s0").then_some(input),
-        entries: vec![Entry::Succeeded { step: step.to_owned(), attempt: 1, at: setup.clock.now(), output }],
+        entries: vec![Entry {
+            step: step.to_owned(),
+            item: Some(2),
+            attempt: 1,
+            at: setup.clock.now(),
+            event: Event::Succeeded { output, outlet: None },
+        }],
     }
 }
 
@@ -29,15 +36,15 @@ async fn a_journal_keeps_its_order_and_each_position_one_item() {
         let runs = setup.store().runs();
         let (tenant, other) = (setup.ids.tenant(), setup.ids.tenant());
         let run = setup.ids.run(tenant);
-        assert_eq!(runs.journal(tenant, run).await.unwrap(), []);
+        assert_eq!(runs.journal(tenant, run).await.unwrap(), Journal::default());
         let items: Vec<_> = (0..12).map(|i| item(&setup, &format!("s{i}"))).collect();
         for (position, item) in (0..).zip(&items) {
             runs.append_journal(tenant, run, position, item, setup.clock.now()).await.unwrap();
         }
         let taken = runs.append_journal(tenant, run, 3, &item(&setup, "other"), setup.clock.now()).await;
         assert!(matches!(taken, Err(Error::Conflict { .. })), "{taken:?}");
-        assert_eq!(runs.journal(tenant, run).await.unwrap(), items);
-        assert_eq!(runs.journal(other, run).await.unwrap(), []);
+        assert_eq!(runs.journal(tenant, run).await.unwrap(), Journal { items, signals: Vec::new() });
+        assert_eq!(runs.journal(other, run).await.unwrap(), Journal::default());
     })
     .await;
 }
@@ -56,5 +63,5 @@ async fn a_journal_expires_a_retention_after_its_runs_latest_end() {
     assert_eq!(embedded.sweep_ttl().await.unwrap(), 0);
     clock.advance(Duration::from_secs(2));
     assert_eq!(embedded.sweep_ttl().await.unwrap(), 1);
-    assert_eq!(runs.journal(tenant, run).await.unwrap(), []);
+    assert_eq!(runs.journal(tenant, run).await.unwrap(), Journal::default());
 }

@@ -4,11 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test itself may")]
 
 mod accounts;
+mod cancel;
 mod connections;
+mod dead_letters;
 mod faults;
 mod folder;
 mod journal;
 mod run_list;
 mod runs;
 mod setup;
+mod signals;
 mod workflows;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tidegate_model::{Payload, RunRow, RunStatus};
+use tidegate_model::{ParentStep, Payload, RunRow, RunStatus};
 use tidegate_store::embedded::{self, Faults};
 use tidegate_store::{CreateError, RETENTION, ReplaceError, StoredRun};
 
@@ -62,6 +62,38 @@ async fn only_the_holder_of_the_last_claim_writes() {
 
         let unknown = setup.run(claimed.tenant, claimed.workflow);
         assert!(matches!(runs.replace(&unknown, &unknown, None).await, Err(ReplaceError::Conflict(None))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_run_is_not_parked_over_a_request_to_cancel_it() {
+    everywhere(async |setup| {
+        let runs = setup.store().runs();
+        let parent =
+            ParentStep { run_id: setup.ids.run(setup.ids.tenant()), step: "ask".to_owned(), item: None, depth: 1 };
+        let claimed = RunRow { parent: Some(parent), ..setup.run(setup.ids.tenant(), setup.ids.workflow()) };
+        runs.create(&claimed, None).await.unwrap();
+        let retaken = RunRow { fence: 2, lease_owner: "worker-2/1".to_owned(), ..claimed.clone() };
+        runs.replace_unless_cancelled(&claimed, &retaken, None).await.unwrap();
+        let asked = RunRow { cancel_requested: true, ..retaken.clone() };
+        runs.replace(&retaken, &asked, None).await.unwrap();
+
+        let parked = ended(&retaken, RunStatus::Waiting, setup.clock.now());
+        match runs.replace_unless_cancelled(&retaken, &parked, None).await {
+            Err(ReplaceError::Conflict(Some(stored))) => assert_eq!(stored.row, asked),
+            other => panic!("the request is lost: {other:?}"),
+        }
+        let over = RunRow { cancel_requested: true, ..ended(&retaken, RunStatus::Cancelled, setup.clock.now()) };
+        runs.replace(&retaken, &over, Some(&detail())).await.unwrap();
+        let stored = runs.get(claimed.tenant, claimed.id).await.unwrap().unwrap();
+        assert_eq!(stored, StoredRun { row: over, detail: Some(detail()) });
+
+        let unknown = setup.run(claimed.tenant, claimed.workflow);
+        assert!(matches!(
+            runs.replace_unless_cancelled(&unknown, &unknown, None).await,
+            Err(ReplaceError::Conflict(None))
+        ));
     })
     .await;
 }
