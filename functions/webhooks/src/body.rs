@@ -2,9 +2,9 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use bytes::Bytes;
 use serde_json::{Map, Value};
 use tidegate_http::StartBody;
 use tidegate_model::{INLINE_LIMIT_BYTES, JsonError, MAX_JSON_VALUES, check_json, check_json_value, parse_json};

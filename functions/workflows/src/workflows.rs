@@ -11,8 +11,8 @@ use tidegate_http::{
     Time,
 };
 use tidegate_model::{
-    Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Pointer, Step, TenantId, Trigger, Workflow,
-    WorkflowId,
+    Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Pointer, Step, TenantId, Trigger,
+    Workflow, WorkflowId,
 };
 use tidegate_store::{Error, RunFilter};
 use utoipa::ToSchema;

@@ -250,7 +250,11 @@ fn switch(with: &Map<String, Value>, skip: fn(&str) -> bool) -> Vec<FieldError> 
 
 fn wait(with: &Map<String, Value>, field: &str, skip: fn(&str) -> bool) -> Vec<FieldError> {
     let given = with.get(field).filter(|value| !value.as_str().is_some_and(skip));
-    given.and_then(|value| parse_wait(value).err()).map(|detail| FieldError::new(at(field), detail)).into_iter().collect()
+    given
+        .and_then(|value| parse_wait(value).err())
+        .map(|detail| FieldError::new(at(field), detail))
+        .into_iter()
+        .collect()
 }
 
 fn until(with: &Map<String, Value>, skip: fn(&str) -> bool) -> Vec<FieldError> {

@@ -104,7 +104,11 @@ fn built_in_actions_say_what_they_take() {
             "/cases expected a list, written out: an expression can't bring the cases",
         ),
         ("logic.switch", case(json!({"name": "b"})), "/cases/1 needs at least one of when, equals"),
-        ("logic.switch", case(json!({"name": "b", "when": "x", "equals": 1})), "/cases/1 takes only one of when, equals"),
+        (
+            "logic.switch",
+            case(json!({"name": "b", "when": "x", "equals": 1})),
+            "/cases/1 takes only one of when, equals",
+        ),
         ("logic.switch", case(json!({"name": "B", "when": "x"})), "/cases/1/name must match ^[a-z][a-z0-9_]{0,63}$"),
         ("logic.switch", case(json!({"when": "x"})), "/cases/1/name is required"),
         (
@@ -139,7 +143,11 @@ fn built_in_actions_say_what_they_take() {
         ("approval.wait", json!({"timeout": -1}), &format!("/timeout {wait}")),
         ("workflow.call", json!({"workflow": "wf_1"}), call),
         ("workflow.call", json!({"workflow": "{{ params.workflow }}"}), call),
-        ("workflow.call", json!({"workflow": workflow, "parameters": [1]}), "/parameters expected an object, not a list"),
+        (
+            "workflow.call",
+            json!({"workflow": workflow, "parameters": [1]}),
+            "/parameters expected an object, not a list",
+        ),
     ] {
         assert_eq!(check(uses, &with), [error], "{uses} {with}");
     }

@@ -64,7 +64,12 @@ impl Start {
     ///
     /// # Errors
     /// Queue or blobs are away; nothing was accepted, although the run may be executed where only the answer was lost.
-    pub async fn send(self, queue: &dyn Queue, blobs: &dyn Blobs, context: &RequestContext) -> Result<Accepted, Problem> {
+    pub async fn send(
+        self,
+        queue: &dyn Queue,
+        blobs: &dyn Blobs,
+        context: &RequestContext,
+    ) -> Result<Accepted, Problem> {
         let Self { run_id, tenant, workflow, version, kind, content_type, body, parameters, accepted_at } = self;
         context.record("run_id", run_id);
         let (body, blob) = place(body, || format!("{}/{tenant}/{run_id}/input", blobs::LIVE))?;

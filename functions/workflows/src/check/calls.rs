@@ -70,6 +70,7 @@ fn holds_template(value: &Value) -> bool {
 fn needs_parameters(target: &Definition) -> Option<String> {
     let required = target.parameters.iter().filter(|parameter| parameter.required);
     let required: Vec<_> = required.map(|parameter| parameter.name.as_str()).collect();
-    let told = || format!("needs parameters, which a failure doesn't give: {}; give them defaults", required.join(", "));
+    let told =
+        || format!("needs parameters, which a failure doesn't give: {}; give them defaults", required.join(", "));
     (!required.is_empty()).then(told)
 }

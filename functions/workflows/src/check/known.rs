@@ -23,7 +23,7 @@ impl Known {
         let handler = definition.on_failure.as_ref().map(|handler| handler.workflow);
         let workflows = definition.steps.iter().filter_map(called_by).chain(handler).collect();
         Ok(Self {
-            connections: read_all(connections, |id| store.connections().get(tenant, id)).await?,
+            connections: read_all(connections, |id| async move { store.connections().get(tenant, id).await }).await?,
             workflows: read_all(workflows, |id| current(store, tenant, id)).await?,
         })
     }
