@@ -11,5 +11,8 @@ mod retry;
 mod state;
 
 pub use decision::{Call, Decision, Facts, Outcome, Run, decide, in_doubt};
-pub use expression::{Data, ExpressionError, Scope, check_templates, contains_template};
+pub use expression::{
+    Data, ExpressionError, Names, Reference, Scope, check_expression, check_templates, check_transform,
+    contains_template, expression_references, references, transform,
+};
 pub use records::records;
