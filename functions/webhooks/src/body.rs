@@ -2,9 +2,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::{Map, Value};
+use tidegate_http::StartBody;
 use tidegate_model::{INLINE_LIMIT_BYTES, JsonError, MAX_JSON_VALUES, check_json, check_json_value, parse_json};
 
 const MAX_MEDIA_TYPE_BYTES: usize = 127;
@@ -18,29 +20,20 @@ pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
     (is_media_type && text.len() <= MAX_MEDIA_TYPE_BYTES).then(|| text.to_ascii_lowercase())
 }
 
-/// What a workflow sees of a body.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Content {
-    /// This value.
-    Value(Value),
-    /// The JSON value that the body is, as it came: larger than stays in a message.
-    AsSent,
-}
-
 /// The body as the workflow sees it.
 ///
 /// # Errors
 /// It says that it is JSON and isn't, or it is out of bounds; the text says what is wrong and where.
-pub(crate) fn read(media_type: Option<&str>, body: &[u8]) -> Result<Content, String> {
+pub(crate) fn read(media_type: Option<&str>, body: &Bytes) -> Result<StartBody, String> {
     let read = match media_type {
         Some(kind) if is_json(kind) => json(body),
         Some("application/x-www-form-urlencoded") => match bare_json(body) {
             Some(json) => json,
-            None => return form(body).map(Content::Value),
+            None => return form(body).map(StartBody::Value),
         },
-        Some(kind) if is_text(kind) => Ok(Content::Value(text(body))),
-        Some(_) => Ok(Content::Value(Value::String(BASE64.encode(body)))),
-        None => bare_json(body).unwrap_or_else(|| Ok(Content::Value(text(body)))),
+        Some(kind) if is_text(kind) => Ok(StartBody::Value(text(body))),
+        Some(_) => Ok(StartBody::Value(Value::String(BASE64.encode(body)))),
+        None => bare_json(body).unwrap_or_else(|| Ok(StartBody::Value(text(body)))),
     };
     read.map_err(|error| match error {
         JsonError::Broken(error) => format!("The body is not valid JSON: {error}."),
@@ -57,16 +50,16 @@ fn is_text(media_type: &str) -> bool {
 }
 
 /// A large body is checked without building its value: two bytes of text may be a hundred in memory.
-fn json(body: &[u8]) -> Result<Content, JsonError> {
+fn json(body: &Bytes) -> Result<StartBody, JsonError> {
     match body.len() > INLINE_LIMIT_BYTES {
-        true => check_json(body).map(|()| Content::AsSent),
-        false => parse_json(body).map(Content::Value),
+        true => check_json(body).map(|()| StartBody::Large(body.clone())),
+        false => parse_json(body).map(StartBody::Value),
     }
 }
 
 /// A body that is a whole JSON object or list, where the client didn't say so. One out of bounds is refused, since it
 /// would become something else than a smaller one.
-fn bare_json(body: &[u8]) -> Option<Result<Content, JsonError>> {
+fn bare_json(body: &Bytes) -> Option<Result<StartBody, JsonError>> {
     match body.trim_ascii_start().first() {
         Some(b'{' | b'[') => match json(body) {
             Err(JsonError::Broken(_)) => None,
@@ -110,6 +103,10 @@ mod tests {
 
     use super::*;
 
+    fn read(media_type: Option<&str>, body: &[u8]) -> Result<StartBody, String> {
+        super::read(media_type, &Bytes::copy_from_slice(body))
+    }
+
     #[test]
     fn bodies_are_typed_by_their_media_type() {
         let form = Some("application/x-www-form-urlencoded");
@@ -131,7 +128,7 @@ mod tests {
             (None, b"{broken", json!("{broken")),
             (None, b"1", json!("1")),
         ] {
-            assert_eq!(read(kind, body), Ok(Content::Value(value)), "{kind:?}");
+            assert_eq!(read(kind, body), Ok(StartBody::Value(value)), "{kind:?}");
         }
     }
 
@@ -152,9 +149,10 @@ mod tests {
     fn large_json_stays_as_it_came() {
         let kind = Some("application/json");
         let list = |length: usize| format!("[{}0]", "0, ".repeat(length - 1)).into_bytes();
-        assert!(matches!(read(kind, &list(2_730)), Ok(Content::Value(_))));
-        assert_eq!(read(kind, &list(2_731)), Ok(Content::AsSent));
-        assert_eq!(read(None, &list(99_999)), Ok(Content::AsSent));
+        assert!(matches!(read(kind, &list(2_730)), Ok(StartBody::Value(_))));
+        let text = list(2_731);
+        assert_eq!(read(kind, &text), Ok(StartBody::Large(text.into())));
+        assert!(matches!(read(None, &list(99_999)), Ok(StartBody::Large(_))));
         let form = Some("application/x-www-form-urlencoded");
         for kind in [kind, form, None] {
             assert!(read(kind, &list(100_000)).unwrap_err().contains("more than 100000 values"), "{kind:?}");

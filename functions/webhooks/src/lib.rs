@@ -10,22 +10,16 @@ use std::time::Duration;
 use axum::body::HttpBody as _;
 use axum::extract::{FromRequest as _, Request, State};
 use bytes::Bytes;
-use serde::Serialize;
-use tidegate_http::{Api, Json, Path, Problem, ProblemCode, Public, Raw, RequestContext, endpoint};
-use tidegate_model::{
-    BlobRef, INLINE_LIMIT_BYTES, Message, Payload, RunId, StartMessage, TriggerInput, TriggerKind, WorkflowId,
+use serde_json::Map;
+use tidegate_http::{
+    Accepted, Api, Json, MAX_INPUT_BYTES, Path, Problem, ProblemCode, Public, Raw, RequestContext, Start, endpoint,
 };
-use tidegate_platform::queue::OutgoingMessage;
-use tidegate_platform::{Blobs, Clock, Ids, Queue, blobs};
+use tidegate_model::{TriggerKind, WorkflowId};
+use tidegate_platform::{Blobs, Clock, Ids, Queue};
 use tidegate_store::Store;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use utoipa::ToSchema;
 
-use body::Content;
 use heads::{Head, Heads};
-
-/// How large a webhook's body may be.
-pub const MAX_BODY_BYTES: usize = 4 * 1024 * 1024;
 
 /// Bodies over this size, or of a size that isn't told, are read at most [`LARGE_AT_A_TIME`] at once: others wait.
 const LARGE_BYTES: u64 = 256 * 1024;
@@ -56,17 +50,7 @@ impl Deps {
 
 /// The operation over these dependencies.
 pub fn api(deps: Deps) -> Api {
-    Api::new().route(endpoint!(receive_webhook).max_body_bytes(MAX_BODY_BYTES)).with_state(deps)
-}
-
-/// An accepted run.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Accepted {
-    /// Always `accepted`: the run is on durable storage, and will be executed whatever happens to this process.
-    #[schema(examples("accepted"))]
-    status: &'static str,
-    /// The run's id, for `GET /api/runs/{id}`.
-    run_id: RunId,
+    Api::new().route(endpoint!(receive_webhook).max_body_bytes(MAX_INPUT_BYTES)).with_state(deps)
 }
 
 /// Start a run by its webhook
@@ -100,29 +84,21 @@ pub(crate) async fn receive_webhook(
     check(&head)?;
     let content_type = body::media_type(request.headers());
     let (bytes, _permit) = receive(&deps, request).await?;
-    let content = body::read(content_type.as_deref(), &bytes)
+    let body = body::read(content_type.as_deref(), &bytes)
         .map_err(|detail| Problem::new(ProblemCode::MalformedRequest, detail))?;
 
-    let run_id = deps.ids.run(head.tenant);
-    context.record("run_id", run_id);
-    let (body, blob) = place(content, bytes, || format!("{}/{}/{run_id}/input", blobs::LIVE, head.tenant))?;
-    if let (Payload::Blob(at), Some(bytes)) = (&body, blob) {
-        deps.blobs.put(&at.key, bytes).await?;
-    }
-    let message = Message::Start(Box::new(StartMessage {
-        run_id,
-        tenant_id: head.tenant,
-        workflow_id: id,
+    let start = Start {
+        run_id: deps.ids.run(head.tenant),
+        tenant: head.tenant,
+        workflow: id,
         version: head.version,
-        trigger: TriggerInput { kind: TriggerKind::Webhook, content_type, body },
+        kind: TriggerKind::Webhook,
+        content_type,
+        body,
+        parameters: Map::new(),
         accepted_at: deps.clock.now(),
-        traceparent: context.traceparent(),
-    }));
-    let text = serde_json::to_string(&message).map_err(|error| Problem::internal(&error))?;
-    // A blob is left behind where this fails: the message may be in the queue although its answer was lost.
-    let trace = Some(context.trace.to_xray());
-    deps.queue.send(OutgoingMessage { trace, ..OutgoingMessage::new(head.tenant, text) }).await?;
-    Ok(Json(Accepted { status: "accepted", run_id }))
+    };
+    start.send(&*deps.queue, &*deps.blobs, &context).await.map(Json)
 }
 
 fn check(head: &Head) -> Result<(), Problem> {
@@ -150,19 +126,4 @@ async fn receive(deps: &Deps, request: Request) -> Result<(Bytes, Option<Semapho
             Err(Problem::new(ProblemCode::MalformedRequest, detail))
         }
     }
-}
-
-/// A small value stays in the message; a large one becomes a blob, whose bytes come along.
-fn place(content: Content, body: Bytes, key: impl FnOnce() -> String) -> Result<(Payload, Option<Bytes>), Problem> {
-    let text = match content {
-        Content::AsSent => body,
-        Content::Value(value) => {
-            let text = serde_json::to_vec(&value).map_err(|error| Problem::internal(&error))?;
-            if text.len() <= INLINE_LIMIT_BYTES {
-                return Ok((Payload::Inline(value), None));
-            }
-            text.into()
-        }
-    };
-    Ok((Payload::Blob(BlobRef { key: key(), bytes: text.len() as u64 }), Some(text)))
 }

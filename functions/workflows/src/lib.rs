@@ -1,17 +1,21 @@
-//! Workflows with their versions, and connections: what a tenant sets up. Running workflows is left to the worker,
-//! starting them to `webhooks` and the scheduler.
+//! Workflows with their versions, and connections: what a tenant sets up; and starting a workflow by hand. Running
+//! workflows is left to the worker, starting them by their triggers to `webhooks` and the scheduler.
 
-mod catalogue;
+mod check;
 mod connections;
 mod schedule;
+mod schema;
+mod trigger;
 mod workflows;
 
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use tidegate_http::{Api, TokenVerifier, endpoint};
-use tidegate_platform::{Clock, Envelope, Ids, Scheduler};
+use tidegate_http::{Api, MAX_INPUT_BYTES, TokenVerifier, endpoint};
+use tidegate_platform::{Blobs, Clock, Envelope, Ids, Queue, Scheduler};
 use tidegate_store::Store;
+
+pub use schema::definition_schema;
 
 /// What the operations work with.
 #[derive(Clone)]
@@ -20,6 +24,10 @@ pub struct Deps {
     pub store: Store,
     /// The timers of workflows that a schedule starts.
     pub scheduler: Arc<dyn Scheduler>,
+    /// The run queue, to send to.
+    pub queue: Arc<dyn Queue>,
+    /// Bodies over 8 KB of runs that are started by hand, to write.
+    pub blobs: Arc<dyn Blobs>,
     /// Seals connections; opens none.
     pub envelope: Envelope,
     /// Verifies access tokens.
@@ -47,6 +55,8 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(workflows::replace_workflow))
         .route(endpoint!(workflows::toggle_workflow))
         .route(endpoint!(workflows::delete_workflow))
+        .route(endpoint!(trigger::trigger_workflow).max_body_bytes(MAX_INPUT_BYTES))
+        .route(endpoint!(schema::workflow_schema))
         .route(endpoint!(connections::create_connection))
         .route(endpoint!(connections::list_connections))
         .route(endpoint!(connections::get_connection))

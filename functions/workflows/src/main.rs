@@ -9,6 +9,8 @@ fn main() -> anyhow::Result<()> {
             verifier: aws.verifier(&store),
             store,
             scheduler: aws.scheduler()?,
+            queue: aws.run_queue()?,
+            blobs: aws.blobs()?,
             envelope: aws.envelope()?,
             clock: aws.clock.clone(),
             ids: aws.ids.clone(),

@@ -26,7 +26,9 @@ pub(crate) async fn apply(deps: &Deps, workflow: &Workflow) -> Result<(), PortEr
             let when = When::Every { interval: every.duration(), from: workflow.created_at };
             deps.scheduler.put(Timer { tenant: workflow.tenant, name: workflow.id.to_string(), when, body }).await
         }
-        (Trigger::Schedule { .. } | Trigger::Webhook {}, _) => remove(deps, workflow.tenant, workflow.id).await,
+        (Trigger::Schedule { .. } | Trigger::Webhook {} | Trigger::Manual {}, _) => {
+            remove(deps, workflow.tenant, workflow.id).await
+        }
     }
 }
 

@@ -11,12 +11,13 @@ use tidegate_http::{
     Time,
 };
 use tidegate_model::{
-    Definition, FieldError, MAX_DEFINITION_BYTES, Pointer, Step, TenantId, Trigger, Workflow, WorkflowId,
+    Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Pointer, Step, TenantId, Trigger,
+    Workflow, WorkflowId,
 };
 use tidegate_store::{Error, RunFilter};
 use utoipa::ToSchema;
 
-use crate::{Deps, catalogue, schedule};
+use crate::{Deps, check, schedule};
 
 /// A workflow to store: its definition, and whether it is active.
 #[derive(Debug, ToSchema)]
@@ -28,8 +29,16 @@ pub(crate) struct SaveWorkflow {
     /// What it is for: up to 2,000 characters.
     description: Option<String>,
     trigger: Trigger,
-    /// What it does, in this order: 1 to 200 steps.
+    /// What a run is started with, beside the trigger's body: up to 100.
+    #[schema(nullable = false)]
+    parameters: Option<Vec<Parameter>>,
+    /// What it does: 1 to 1,000 steps, one after the other where they don't say otherwise.
     steps: Vec<Step>,
+    /// What a run yields to a workflow that calls this one; strings may hold `{{ expression }}`.
+    #[schema(value_type = Option<Value>, nullable = false)]
+    output: Option<Value>,
+    /// What to do when a run fails or takes too long.
+    on_failure: Option<FailureHandler>,
     /// Seconds after which a run is stopped, waits included; default 300, up to a year.
     #[schema(nullable = false, minimum = 1, maximum = 31_622_400)]
     execution_timeout: Option<u32>,
@@ -110,7 +119,7 @@ pub(crate) async fn create_workflow(
     context: RequestContext,
     Json(body): Json<Value>,
 ) -> Result<Response, Problem> {
-    let (definition, active) = read(&deps, caller.tenant, body).await?;
+    let (definition, active) = read(&deps, caller.tenant, None, body).await?;
     let now = deps.clock.now();
     let workflow = Workflow {
         id: deps.ids.workflow(),
@@ -168,10 +177,7 @@ pub(crate) async fn get_workflow(
     State(deps): State<Deps>,
     Path(id): Path<WorkflowId>,
 ) -> Result<(ETag, Json<WorkflowDetail>), Problem> {
-    let workflow = head(&deps, caller.tenant, id).await?;
-    let definition = deps.store.workflows().definition(caller.tenant, id, workflow.version).await?;
-    // The head is deleted before its versions are.
-    let definition = definition.ok_or_else(Problem::not_found)?;
+    let (workflow, definition) = current(&deps, caller.tenant, id).await?;
     detail(&deps, workflow, definition).await
 }
 
@@ -197,7 +203,7 @@ pub(crate) async fn replace_workflow(
 ) -> Result<(ETag, Json<WorkflowDetail>), Problem> {
     let before = head(&deps, caller.tenant, id).await?;
     if_match.check(before.revision)?;
-    let (definition, active) = read(&deps, caller.tenant, body).await?;
+    let (definition, active) = read(&deps, caller.tenant, Some(id), body).await?;
     let after = Workflow {
         name: definition.name.clone(),
         active: active.unwrap_or(before.active),
@@ -266,6 +272,14 @@ async fn head(deps: &Deps, tenant: TenantId, id: WorkflowId) -> Result<Workflow,
     deps.store.workflows().get(tenant, id).await?.ok_or_else(Problem::not_found)
 }
 
+/// A workflow with its current version.
+pub(crate) async fn current(deps: &Deps, tenant: TenantId, id: WorkflowId) -> Result<(Workflow, Definition), Problem> {
+    let workflow = head(deps, tenant, id).await?;
+    let definition = deps.store.workflows().definition(tenant, id, workflow.version).await?;
+    // The head is deleted before its versions are.
+    Ok((workflow, definition.ok_or_else(Problem::not_found)?))
+}
+
 async fn detail(
     deps: &Deps,
     workflow: Workflow,
@@ -327,8 +341,13 @@ fn wanted_state(body: &[u8]) -> Result<Option<bool>, Problem> {
     if errors.is_empty() { Ok(active.unwrap_or_default()) } else { Err(Problem::validation(errors)) }
 }
 
-/// Reads a body and checks it against everything.
-async fn read(deps: &Deps, tenant: TenantId, body: Value) -> Result<(Definition, Option<bool>), Problem> {
+/// Reads a body and checks it against everything; `id` is the workflow that it replaces.
+async fn read(
+    deps: &Deps,
+    tenant: TenantId,
+    id: Option<WorkflowId>,
+    body: Value,
+) -> Result<(Definition, Option<bool>), Problem> {
     let (document, active) = split_active(body);
     let (definition, mut errors) = match Definition::parse(&document) {
         Ok(definition) => (Some(definition), Vec::new()),
@@ -343,7 +362,7 @@ async fn read(deps: &Deps, tenant: TenantId, body: Value) -> Result<(Definition,
             let detail = format!("is larger than {MAX_DEFINITION_BYTES} bytes of JSON; split the workflow");
             errors.push(FieldError::new(Pointer::root(), detail));
         }
-        errors.extend(catalogue::check(&deps.store, tenant, definition).await?);
+        errors.extend(check::check(&deps.store, tenant, id, definition).await?);
     }
     match definition {
         Some(definition) if errors.is_empty() => Ok((definition, active)),

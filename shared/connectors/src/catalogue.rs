@@ -335,31 +335,6 @@ pub fn action(name: &str) -> Option<&'static Action> {
     actions().find(|action| action.name == name)
 }
 
-/// The action whose name is nearest to one that doesn't exist, if any is near enough to be meant.
-pub fn nearest_action(name: &str) -> Option<&'static Action> {
-    let name: Vec<char> = name.chars().take(80).collect();
-    actions()
-        .map(|action| (edit_distance(&name, &action.name.chars().collect::<Vec<_>>()), action))
-        .min_by_key(|(distance, _)| *distance)
-        .filter(|(distance, action)| *distance <= action.name.len() / 2)
-        .map(|(_, action)| action)
-}
-
-/// Levenshtein's distance.
-fn edit_distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 impl Connector {
     /// What is wrong with a connection's secret; pointers are relative to it, details never repeat a value.
     pub fn validate_secret(&self, secret: &Value) -> Vec<FieldError> {

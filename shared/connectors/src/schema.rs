@@ -72,6 +72,7 @@ fn explain(error: &ValidationError<'_>, skip: fn(&str) -> bool, errors: &mut Vec
         ValidationErrorKind::MaxLength { limit } => tell(at, format!("must have at most {limit} characters")),
         ValidationErrorKind::MinItems { limit } => tell(at, format!("must have at least {limit} elements")),
         ValidationErrorKind::MaxItems { limit } => tell(at, format!("must have at most {limit} elements")),
+        ValidationErrorKind::Pattern { pattern } => tell(at, format!("must match {pattern}")),
         ValidationErrorKind::MaxProperties { limit } => tell(at, format!("must have at most {limit} fields")),
         ValidationErrorKind::Not { schema } => {
             let fields = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);

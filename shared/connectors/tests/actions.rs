@@ -5,10 +5,11 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use tidegate_connectors::{Action, action, actions, connector, connectors, nearest_action, validate_step_input};
+use tidegate_connectors::{Action, Uses, action, builtins, connector, connectors};
 use tidegate_egress::{Auth, Effect, OutboundResponse};
 use tidegate_model::{
-    Entry, ErrorCode, FieldError, MAX_JSON_DEPTH, MAX_JSON_VALUES, Payload, RunDetail, RunStatus, StepError, StepRecord,
+    Builtin, Entry, ErrorCode, Event, FieldError, MAX_JSON_DEPTH, MAX_JSON_VALUES, Payload, RunDetail, RunStatus,
+    StepError, StepRecord,
 };
 
 fn the(name: &str) -> &'static Action {
@@ -45,18 +46,116 @@ fn the_catalogue_is_consistent() {
             assert_eq!(action.input.document()["type"], "object");
         }
     }
-    assert_eq!(
-        actions().map(|action| action.name).collect::<Vec<_>>(),
-        ["slack.send_message", "discord.send_message", "http.request"],
-    );
-    assert_eq!(nearest_action("slack.sendMessage").unwrap().name, "slack.send_message");
-    assert_eq!(nearest_action("http.get").unwrap().name, "http.request");
-    assert!(nearest_action("salesforce.upsert_record_in_bulk_mode").is_none());
+    assert!(builtins().map(|action| action.builtin).eq(Builtin::ALL), "each built-in action has its place");
+    for uses in Uses::all() {
+        assert!(Uses::named(uses.name()).is_some_and(|found| found.name() == uses.name()));
+        assert!(!uses.title().is_empty() && uses.input().document()["type"] == "object", "{}", uses.name());
+    }
+    let nearest = |name| Uses::nearest(name).map(Uses::name);
+    assert_eq!(nearest("slack.sendMessage"), Some("slack.send_message"));
+    assert_eq!(nearest("http.get"), Some("http.request"));
+    assert_eq!(nearest("logic.iff"), Some("logic.if"));
+    assert_eq!(nearest("time.wait"), Some("time.delay"));
+    assert_eq!(nearest("salesforce.upsert_record_in_bulk_mode"), None);
+}
+
+fn check(uses: &str, with: &Value) -> Vec<String> {
+    texts(Uses::named(uses).unwrap().validate_step_input(with.as_object().unwrap(), is_template))
+}
+
+#[test]
+fn built_in_actions_say_what_they_take() {
+    let workflow = "wf_01890a5d000070008000000000000000";
+    for (uses, with) in [
+        ("logic.if", json!({"condition": "order.total > 100"})),
+        ("logic.if", json!({"condition": true})),
+        (
+            "logic.switch",
+            json!({"value": "{{ kind }}", "cases": [{"name": "a", "equals": null}, {"name": "b", "when": "n > 1"}]}),
+        ),
+        ("data.set", json!({"anything": {"at": ["{{ all }}"]}})),
+        ("data.set", json!({})),
+        ("data.transform", json!({"input": "{{ lines }}", "query": "[].sku"})),
+        ("time.delay", json!({"duration": 1.5})),
+        ("time.delay", json!({"duration": "366d"})),
+        ("time.delay", json!({"duration": "{{ params.wait }}"})),
+        ("time.wait_until", json!({"until": "2027-01-31T09:00:00+01:00"})),
+        ("time.wait_until", json!({"until": "{{ now }}"})),
+        ("approval.wait", json!({})),
+        ("approval.wait", json!({"message": "Pay {{ amount }}?", "timeout": "2d"})),
+        ("workflow.call", json!({"workflow": workflow})),
+        ("workflow.call", json!({"workflow": workflow, "parameters": "{{ all }}", "body": [1]})),
+    ] {
+        assert_eq!(check(uses, &with), [""; 0], "{uses} {with}");
+    }
+    let wait = "must be a number of seconds, or a text such as \"30s\", \"10m\", \"2h\" or \"7d\"";
+    let until = "/until expected a time with its offset, such as \"2027-01-31T09:00:00Z\"";
+    let call = "/workflow expected a workflow's id (wf_…), written out: an expression can't name the workflow";
+    let case = |case: Value| json!({"value": 1, "cases": [{"name": "first", "equals": 1}, case]});
+    for (uses, with, error) in [
+        ("logic.if", json!({}), "/condition is required"),
+        ("logic.if", json!({"condition": 1}), "/condition expected true or false or a string, not a number"),
+        ("logic.if", json!({"condition": ""}), "/condition must not be empty"),
+        ("logic.switch", json!({}), "/cases is required"),
+        ("logic.switch", json!({"cases": []}), "/cases must have at least 1 elements"),
+        (
+            "logic.switch",
+            json!({"cases": "{{ cases }}"}),
+            "/cases expected a list, written out: an expression can't bring the cases",
+        ),
+        ("logic.switch", case(json!({"name": "b"})), "/cases/1 needs at least one of when, equals"),
+        (
+            "logic.switch",
+            case(json!({"name": "b", "when": "x", "equals": 1})),
+            "/cases/1 takes only one of when, equals",
+        ),
+        ("logic.switch", case(json!({"name": "B", "when": "x"})), "/cases/1/name must match ^[a-z][a-z0-9_]{0,63}$"),
+        ("logic.switch", case(json!({"when": "x"})), "/cases/1/name is required"),
+        (
+            "logic.switch",
+            case(json!({"name": "{{ b }}", "when": "x"})),
+            "/cases/1/name expected a name, written out: an expression can't name an outlet",
+        ),
+        (
+            "logic.switch",
+            case(json!({"name": "default", "when": "x"})),
+            "/cases/1/name is the outlet where no case fits; choose another name",
+        ),
+        (
+            "logic.switch",
+            case(json!({"name": "first", "when": "x"})),
+            "/cases/1/name is the name of an earlier case; names must be unique",
+        ),
+        (
+            "logic.switch",
+            json!({"cases": [{"name": "a", "equals": 1}]}),
+            "/cases/0/equals there is nothing to compare with: give the step a value, or the case a `when`",
+        ),
+        ("data.transform", json!({"input": 1}), "/query is required"),
+        ("data.transform", json!({"input": 1, "query": "a", "q": 1}), "/q unknown field; remove it"),
+        ("time.delay", json!({}), "/duration is required"),
+        ("time.delay", json!({"duration": true}), "/duration expected a number or a string, not a boolean"),
+        ("time.delay", json!({"duration": "10"}), &format!("/duration {wait}")),
+        ("time.delay", json!({"duration": "367d"}), "/duration must be at most 366 days"),
+        ("time.wait_until", json!({"until": "2027-01-31"}), until),
+        ("time.wait_until", json!({"until": "2027-01-31T09:00:00"}), until),
+        ("approval.wait", json!({"message": 1}), "/message expected a string, not a number"),
+        ("approval.wait", json!({"timeout": -1}), &format!("/timeout {wait}")),
+        ("workflow.call", json!({"workflow": "wf_1"}), call),
+        ("workflow.call", json!({"workflow": "{{ params.workflow }}"}), call),
+        (
+            "workflow.call",
+            json!({"workflow": workflow, "parameters": [1]}),
+            "/parameters expected an object, not a list",
+        ),
+    ] {
+        assert_eq!(check(uses, &with), [error], "{uses} {with}");
+    }
 }
 
 #[test]
 fn inputs_are_checked_by_field_and_templates_are_left_to_the_run() {
-    let check = |uses: &str, with: Value| texts(validate_step_input(uses, with.as_object().unwrap(), is_template));
+    let check = |uses: &str, with: Value| check(uses, &with);
     assert!(check("slack.send_message", json!({"text": "Hello {{user.name}}!", "blocks": "{{ blocks }}"})).is_empty());
     assert_eq!(check("slack.send_message", json!({})), [" needs at least one of text, blocks, attachments"]);
     assert_eq!(check("slack.send_message", json!({"text": 7})), ["/text expected a string, not a number"]);
@@ -86,7 +185,6 @@ fn inputs_are_checked_by_field_and_templates_are_left_to_the_run() {
         check("http.request", json!({"method": "GET", "url": "u", "headers": {"a/b": {}}})),
         ["/headers/a~1b expected true or false or a number or a string, not an object"],
     );
-    assert!(check("no.such_action", json!({})).is_empty());
 }
 
 #[test]
@@ -234,7 +332,8 @@ fn an_answer_that_is_taken_can_be_recorded() {
     let output = read("http.request", &answer(200, &json, &nested(MAX_JSON_DEPTH))).unwrap();
     let at = "2026-11-20T10:00:00Z".parse().unwrap();
     let payload = Payload::Inline(output);
-    let entries = vec![Entry::Succeeded { step: "s".to_owned(), attempt: 1, at, output: payload.clone() }];
+    let event = Event::Succeeded { output: payload.clone(), outlet: None };
+    let entries = vec![Entry { step: "s".to_owned(), item: None, attempt: 1, at, event }];
     let journal = json!({ "entries": entries }).to_string();
     let stored: Value = serde_json::from_str(&journal).unwrap();
     assert_eq!(serde_json::from_value::<Vec<Entry>>(stored["entries"].clone()).unwrap(), entries);
@@ -244,10 +343,12 @@ fn an_answer_that_is_taken_can_be_recorded() {
         status: RunStatus::Succeeded,
         input: None,
         output: Some(payload),
+        outlet: None,
         error: None,
         attempts: Vec::new(),
+        items: Vec::new(),
     };
-    let detail = RunDetail { trigger: None, steps: vec![step] };
+    let detail = RunDetail { trigger: None, steps: vec![step], output: None };
     let folded = Payload::Inline(serde_json::to_value(&detail).unwrap());
     let row = json!({ "detail": folded }).to_string();
     let stored: Value = serde_json::from_str(&row).unwrap();

@@ -6,11 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde_json::{Map, Value, json};
 use tidegate_model::StepError;
 
-use crate::expression::Names;
-use crate::{Data, Facts, Plan};
+use crate::{Data, Facts, Names, Plan};
 
 /// What is known of a run, shared by all scopes of it.
-#[derive(Debug)]
 pub(crate) struct Known {
     plan: Arc<Plan>,
     body: Data,
@@ -19,7 +17,7 @@ pub(crate) struct Known {
 }
 
 /// What is known of a step.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct StepNames {
     members: Vec<(&'static str, Data)>,
     output: Option<Data>,
@@ -105,7 +103,6 @@ impl Known {
 }
 
 /// The names at the top of a scope.
-#[derive(Debug)]
 pub(crate) struct RootNames {
     known: Arc<Known>,
     /// The step whose scope it is; none for the run's end.
@@ -128,7 +125,6 @@ impl Names for RootNames {
 }
 
 /// `steps`: those that are settled before one of them.
-#[derive(Debug)]
 struct StepsNames {
     known: Arc<Known>,
     step: Option<usize>,

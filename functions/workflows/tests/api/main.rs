@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod access;
+mod checks;
 mod connections;
 mod schedules;
+mod schema;
+mod trigger;
 mod workflows;
 
 use std::sync::Arc;
@@ -32,6 +35,8 @@ async fn setup_with(world: World, scheduler: Arc<dyn Scheduler>) -> Setup {
         api(Deps {
             store: world.store_of("workflows"),
             scheduler,
+            queue: Arc::new(world.queue.clone()),
+            blobs: world.blobs.clone(),
             envelope: world.envelope.clone(),
             verifier: world.verifier.clone(),
             clock: world.clock.clone(),

@@ -1,0 +1,50 @@
+//! The check of a definition as a whole, beyond its shape: against the catalogue, against the tenant's connections and
+//! workflows, and of its parts against each other. One concern is one file.
+
+mod actions;
+mod calls;
+mod expressions;
+mod known;
+mod waits;
+
+use tidegate_model::{Definition, FieldError, Graph, Pointer, TenantId, WorkflowId};
+use tidegate_store::{Error, Store};
+
+use known::Known;
+
+/// Everything that is wrong with a definition that could be parsed. `id` is the workflow that it is for, where that
+/// exists already.
+///
+/// # Errors
+/// A connection or a workflow that it names can't be read.
+pub(crate) async fn check(
+    store: &Store,
+    tenant: TenantId,
+    id: Option<WorkflowId>,
+    definition: &Definition,
+) -> Result<Vec<FieldError>, Error> {
+    let graph = match Graph::new(definition) {
+        Ok(graph) => graph,
+        Err(errors) => return Ok(errors),
+    };
+    let known = Known::read(store, tenant, definition).await?;
+    let mut errors = Vec::new();
+    actions::check(definition, &known, &mut errors);
+    waits::check(definition, &mut errors);
+    calls::check(definition, &known, id, &mut errors);
+    expressions::check(definition, &graph, &mut errors);
+    Ok(errors)
+}
+
+/// Where a step stands.
+fn step_at(index: usize) -> Pointer {
+    Pointer::root().push("steps").push(index)
+}
+
+/// Errors whose pointers are relative to a place, in the document.
+pub(crate) fn under(at: &Pointer, errors: Vec<FieldError>) -> impl Iterator<Item = FieldError> {
+    errors.into_iter().map(move |error| {
+        let pointer = Pointer::from(format!("{at}{}", error.pointer).as_str());
+        FieldError::new(pointer, error.detail)
+    })
+}
