@@ -130,8 +130,9 @@ impl Parts {
             ids: ids.clone(),
         };
         let webhooks =
-            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids);
-        let runs = tidegate_runs::Deps { store, blobs: self.blobs.clone(), verifier, clock };
+            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids.clone());
+        let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
+        let runs = tidegate_runs::Deps { store, blobs, queue, verifier, clock, ids };
         let api = tidegate_auth::api(auth)
             .merge(tidegate_workflows::api(workflows))
             .merge(tidegate_webhooks::api(webhooks))
