@@ -6,7 +6,7 @@ use tidegate_model::{Builtin, ErrorCode, Event, MAX_WAIT, Payload, Pointer, RunS
 
 use crate::expression::transform;
 use crate::run::{Begin, expression_failed, later};
-use crate::{ExpressionError, Scope};
+use crate::{Data, ExpressionError, Scope};
 
 /// What a built-in action comes to with this input.
 pub(crate) fn evaluate(
@@ -25,7 +25,7 @@ pub(crate) fn evaluate(
         Builtin::Transform => {
             let filled = fill(with, scope)?;
             let query = text(&filled, "query")?;
-            let output = transform(query, &filled["input"]).map_err(|message| invalid("query", message))?;
+            let output = transform(query, &Data::from(&filled["input"])).map_err(|message| invalid("query", message))?;
             Ok(succeeded(output, None))
         }
         Builtin::Delay => {

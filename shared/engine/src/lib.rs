@@ -13,7 +13,10 @@ mod retry;
 mod run;
 mod scope;
 
-pub use expression::{Data, ExpressionError, Scope, check_templates, contains_template};
+pub use expression::{
+    Data, ExpressionError, Names, Reference, Scope, check_expression, check_templates, check_transform,
+    contains_template, expression_references, references, transform,
+};
 pub use plan::Plan;
 pub use records::{records, records_of};
 pub use run::{Call, Decision, Facts, Open, Outcome, Run};
