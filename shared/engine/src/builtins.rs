@@ -25,7 +25,8 @@ pub(crate) fn evaluate(
         Builtin::Transform => {
             let filled = fill(with, scope)?;
             let query = text(&filled, "query")?;
-            let output = transform(query, &Data::from(&filled["input"])).map_err(|message| invalid("query", message))?;
+            let output =
+                transform(query, &Data::from(&filled["input"])).map_err(|message| invalid("query", message))?;
             Ok(succeeded(output, None))
         }
         Builtin::Delay => {
