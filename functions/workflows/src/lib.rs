@@ -3,6 +3,7 @@
 
 mod check;
 mod connections;
+mod expressions;
 mod schedule;
 mod schema;
 mod trigger;
@@ -57,6 +58,7 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(workflows::delete_workflow))
         .route(endpoint!(trigger::trigger_workflow).max_body_bytes(MAX_INPUT_BYTES))
         .route(endpoint!(schema::workflow_schema))
+        .route(endpoint!(expressions::evaluate_expression))
         .route(endpoint!(connections::create_connection))
         .route(endpoint!(connections::list_connections))
         .route(endpoint!(connections::get_connection))

@@ -20,3 +20,4 @@ pub use expression::{
 pub use plan::Plan;
 pub use records::{records, records_of};
 pub use run::{Call, Decision, Facts, Open, Outcome, Run};
+pub use scope::{preview, trigger_names};

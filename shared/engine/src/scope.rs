@@ -4,9 +4,43 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
-use tidegate_model::StepError;
+use tidegate_model::{StepError, TriggerKind};
 
-use crate::{Data, Facts, Names, Plan};
+use crate::{Data, Facts, Names, Plan, Scope};
+
+/// The names of a run that is made up, to try expressions in: a body's fields, and values of reserved names, which win
+/// as they do in a run.
+pub fn preview(body: Data, reserved: impl IntoIterator<Item = (&'static str, Data)>) -> Scope {
+    Scope::lazy(Arc::new(PreviewNames { body, reserved: reserved.into_iter().collect() }))
+}
+
+/// `trigger`: what started a run.
+pub fn trigger_names(kind: TriggerKind, content_type: Option<&str>, body: Data) -> Data {
+    let members =
+        [("type", Data::from(&json!(kind))), ("content_type", Data::from(&json!(content_type))), ("body", body)];
+    Data::object(members.map(|(name, data)| (name.to_owned(), data)))
+}
+
+/// A name at the top of a scope that isn't made as the run goes.
+fn look_up(reserved: &[(&'static str, Data)], body: &Data, name: &str) -> Option<Data> {
+    let reserved = reserved.iter().find(|(reserved, _)| *reserved == name);
+    reserved.map(|(_, data)| data.clone()).or_else(|| body.member(name))
+}
+
+struct PreviewNames {
+    body: Data,
+    reserved: Vec<(&'static str, Data)>,
+}
+
+impl Names for PreviewNames {
+    fn get(&self, name: &str) -> Option<Data> {
+        look_up(&self.reserved, &self.body, name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.reserved.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+}
 
 /// What is known of a run, shared by all scopes of it.
 pub(crate) struct Known {
@@ -25,12 +59,7 @@ struct StepNames {
 
 impl Known {
     pub(crate) fn new(plan: Arc<Plan>, facts: &Facts, body: Data, parameters: &Map<String, Value>) -> Self {
-        let trigger = [
-            ("type", Data::from(&json!(facts.trigger))),
-            ("content_type", Data::from(&json!(facts.content_type))),
-            ("body", body.clone()),
-        ];
-        let trigger = Data::object(trigger.map(|(name, data)| (name.to_owned(), data)));
+        let trigger = trigger_names(facts.trigger, facts.content_type.as_deref(), body.clone());
         let workflow = json!({"id": facts.workflow_id, "name": plan.definition().name, "version": facts.version});
         let approvals: Map<_, _> =
             facts.approvals.iter().map(|(step, url)| (step.clone(), json!({"url": url}))).collect();
@@ -114,8 +143,7 @@ impl Names for RootNames {
         if name == "steps" {
             return Some(Data::lazy(Arc::new(StepsNames { known: Arc::clone(&self.known), step: self.step })));
         }
-        let reserved = self.known.reserved.iter().find(|(reserved, _)| *reserved == name);
-        reserved.map(|(_, data)| data.clone()).or_else(|| self.known.body.member(name))
+        look_up(&self.known.reserved, &self.known.body, name)
     }
 
     fn names(&self) -> Vec<String> {

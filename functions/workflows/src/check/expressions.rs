@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use tidegate_engine::{
-    check_expression, check_templates, check_transform, contains_template, referred_paths, referred_paths_of,
+    Reference, check_expression, check_templates, check_transform, contains_template, expression_references, references,
 };
 use tidegate_model::{Builtin, Definition, FieldError, Graph, Pointer, Step};
 
@@ -13,11 +13,14 @@ use super::step_at;
 pub(super) fn check(definition: &Definition, graph: &Graph, errors: &mut Vec<FieldError>) {
     for place in places(definition) {
         place.check_syntax(errors);
-        let told = place.references().into_iter().filter_map(|(at, path)| {
-            let path: Vec<_> = path.iter().map(String::as_str).collect();
-            Some(FieldError::new(at, place.sees.refuses(definition, graph, &path)?))
-        });
-        errors.extend(told);
+        // A place that names two outputs of one wrong step is told of once.
+        let mut told = BTreeSet::new();
+        errors.extend(place.references().into_iter().filter_map(|reference| {
+            let path: Vec<_> = reference.path.iter().map(String::as_str).collect();
+            let detail = place.sees.refuses(definition, graph, &path)?;
+            let is_new = told.insert((reference.pointer.clone(), detail.clone()));
+            is_new.then(|| FieldError::new(reference.pointer, detail))
+        }));
     }
 }
 
@@ -116,15 +119,12 @@ impl Place<'_> {
         }
     }
 
-    /// The paths that the expressions name, such as `steps`, `a`, `output`, with the places of the expressions. What
-    /// can't be read names nothing.
-    fn references(&self) -> BTreeSet<(Pointer, Vec<String>)> {
+    /// What the expressions name. What can't be read names nothing.
+    fn references(&self) -> Vec<Reference> {
         match self.source {
-            Source::Templates(value) | Source::List(value) => referred_paths(value, &self.at).into_iter().collect(),
-            Source::Expression(source) => {
-                referred_paths_of(source).into_iter().map(|path| (self.at.clone(), path)).collect()
-            }
-            Source::Query(_) => BTreeSet::new(),
+            Source::Templates(value) | Source::List(value) => references(value, &self.at),
+            Source::Expression(source) => expression_references(source, &self.at),
+            Source::Query(_) => Vec::new(),
         }
     }
 }

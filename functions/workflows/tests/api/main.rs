@@ -5,6 +5,7 @@
 mod access;
 mod checks;
 mod connections;
+mod expressions;
 mod schedules;
 mod schema;
 mod trigger;
