@@ -202,7 +202,7 @@ enum Claim {
 async fn after_the_end(deps: &Deps, stored: &StoredRun, incoming: &Incoming) -> Result<(), Error> {
     let Some(detail) = &stored.detail else {
         let start = match incoming {
-            Incoming::Start(start) => Some(start),
+            Incoming::Start(start) => Some(&**start),
             Incoming::Wake(_) => None,
         };
         return ending::keep_record(deps, &stored.row, start).await;
