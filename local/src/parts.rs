@@ -129,8 +129,13 @@ impl Parts {
             clock: clock.clone(),
             ids: ids.clone(),
         };
-        let webhooks =
-            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids.clone());
+        let webhooks = tidegate_webhooks::Deps::new(
+            store.clone(),
+            self.queue.clone(),
+            self.blobs.clone(),
+            clock.clone(),
+            ids.clone(),
+        );
         let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
         let runs = tidegate_runs::Deps { store, blobs, queue, verifier, clock, ids };
         let api = tidegate_auth::api(auth)
