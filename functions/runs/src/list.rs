@@ -123,14 +123,15 @@ impl RunView {
 
 impl From<RunRow> for RunView {
     fn from(row: RunRow) -> Self {
-        // Of a run that was cancelled before a worker took it, the row knows nothing of how it would have begun.
-        let begun = row.workflow != WorkflowId::UNKNOWN;
-        let started_at = begun.then_some(row.started_at);
+        // A run that was cancelled before a worker took it never started, and until its message comes nobody knows of what
+        // it is.
+        let started_at = (row.fence > 0).then_some(row.started_at);
+        let known = row.workflow != WorkflowId::UNKNOWN;
         Self {
             id: row.id,
-            workflow_id: begun.then_some(row.workflow),
-            version: begun.then_some(row.version),
-            trigger: begun.then_some(row.trigger),
+            workflow_id: known.then_some(row.workflow),
+            version: known.then_some(row.version),
+            trigger: known.then_some(row.trigger),
             status: row.status,
             accepted_at: row.accepted_at.into(),
             started_at: started_at.map(Time::from),

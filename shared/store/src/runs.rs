@@ -74,17 +74,21 @@ impl Runs<'_> {
 
     /// Replaces a run's row where the stored one has the fence, the status and the lease owner of `expected`: one
     /// write, no read. What was stored with the former row goes; `detail` takes its place. A final row expires by the
-    /// store's retention, counted from `row.finished_at`. A request to cancel that came after `expected` was read is
-    /// lost with the former row: only for a row that is final.
+    /// store's retention, counted from `row.finished_at`.
+    ///
+    /// A request to cancel is never lost: a row that is neither final nor says `cancel_requested` doesn't replace one that
+    /// does.
     ///
     /// # Errors
     /// [`ReplaceError::Conflict`] with what is stored; the database is away.
     pub async fn replace(&self, expected: &RunRow, row: &RunRow, detail: Option<&Payload>) -> Result<(), ReplaceError> {
-        let condition = Condition::Equals(as_expected(expected)?);
-        self.put_row(condition, row, detail).await
+        if !row.status.is_final() && !row.cancel_requested {
+            return self.replace_unless_cancelled(expected, row, detail).await;
+        }
+        self.put_row(Condition::Equals(as_expected(expected)?), row, detail).await
     }
 
-    /// As [`Runs::replace`], where besides nobody has asked for the run to be cancelled.
+    /// As [`Runs::replace`], where nobody has asked for the run to be cancelled, whatever `row` says.
     ///
     /// # Errors
     /// [`ReplaceError::Conflict`] with what is stored; the database is away.

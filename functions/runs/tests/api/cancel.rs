@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate_model::{Entry, Event, Payload, RunId, RunStatus};
+use tidegate_model::{Entry, Event, Payload, RunId, RunRow, RunStatus};
 use tidegate_store::JournalItem;
 use tidegate_testing::Answer;
 
@@ -31,6 +31,15 @@ async fn a_queued_run_is_cancelled_before_a_worker_takes_it() {
     assert_eq!((&list["items"][0]["id"], &list["items"][0]["workflow_id"]), (&json!(id), &Value::Null));
     cancel(&setup, id).await.expect(409);
     assert_eq!(setup.sent().await, []);
+
+    // Its message comes to a worker, which now knows of what it was.
+    let cancelled = setup.stored(id).await;
+    let known = RunRow { workflow: setup.workflow.id, version: 1, ..cancelled.clone() };
+    setup.world.store.runs().replace(&cancelled, &known, None).await.unwrap();
+    let shown = setup.app.get(&setup.owner, &format!("/api/runs/{id}")).await.expect(200).body;
+    assert_eq!((&shown["workflow_id"], &shown["version"]), (&json!(setup.workflow.id), &json!(1)));
+    assert_eq!((&shown["started_at"], &shown["duration_ms"]), (&Value::Null, &Value::Null));
+    assert_eq!(shown["steps"][0]["status"], "skipped");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ pub enum Cancel {
     /// No worker had taken the run, and none will: it has a final row now, without a workflow and without a detail.
     Unclaimed(RunRow),
     /// The run was waiting and is final now, without a detail. Its parking `wake` has to be woken, so that a worker
-    /// folds the journal into the row.
+    /// folds the journal into the row; `wake_at` stays, because it tells which timer that parking has armed.
     Final(RunRow),
     /// A worker holds the run, and will see that it is asked to end it.
     Requested(RunRow),
@@ -58,13 +58,7 @@ impl Runs<'_> {
             let (row, detail) = match former.status {
                 RunStatus::Waiting => {
                     let error = Some(cancelled());
-                    let over = RunRow {
-                        status: RunStatus::Cancelled,
-                        finished_at: Some(now),
-                        wake_at: None,
-                        error,
-                        ..former.clone()
-                    };
+                    let over = RunRow { status: RunStatus::Cancelled, finished_at: Some(now), error, ..former.clone() };
                     (over, None)
                 }
                 RunStatus::Queued | RunStatus::Running if former.cancel_requested => {

@@ -46,7 +46,7 @@ async fn a_waiting_run_is_final_at_once_and_keeps_the_number_of_its_parking() {
         let Cancel::Final(row) = runs.cancel(claimed.tenant, claimed.id, now).await.unwrap() else {
             panic!("the run was waiting");
         };
-        assert_eq!((row.status, row.wake, row.wake_at), (RunStatus::Cancelled, 3, None));
+        assert_eq!((row.status, row.wake, row.wake_at), (RunStatus::Cancelled, 3, parked.wake_at));
         assert_eq!(row.finished_at, Some(now));
         let stored = runs.get(claimed.tenant, claimed.id).await.unwrap().unwrap();
         assert_eq!((&stored.row, stored.detail), (&row, None));

@@ -67,7 +67,7 @@ async fn only_the_holder_of_the_last_claim_writes() {
 }
 
 #[tokio::test]
-async fn a_run_is_not_parked_over_a_request_to_cancel_it() {
+async fn a_request_to_cancel_is_never_lost_and_refuses_a_parking() {
     everywhere(async |setup| {
         let runs = setup.store().runs();
         let parent =
@@ -84,6 +84,16 @@ async fn a_run_is_not_parked_over_a_request_to_cancel_it() {
             Err(ReplaceError::Conflict(Some(stored))) => assert_eq!(stored.row, asked),
             other => panic!("the request is lost: {other:?}"),
         }
+        for lost in [&parked, &RunRow { fence: 3, lease_owner: "worker-3/1".to_owned(), ..retaken.clone() }] {
+            let refused = runs.replace(&retaken, lost, None).await;
+            assert!(matches!(refused, Err(ReplaceError::Conflict(Some(_)))), "{refused:?}");
+        }
+        let kept = RunRow { fence: 3, ..asked.clone() };
+        runs.replace(&retaken, &kept, None).await.unwrap();
+        let parked = RunRow { cancel_requested: true, fence: 3, ..parked };
+        let refused = runs.replace_unless_cancelled(&kept, &parked, None).await;
+        assert!(matches!(refused, Err(ReplaceError::Conflict(Some(_)))), "{refused:?}");
+        let retaken = kept;
         let over = RunRow { cancel_requested: true, ..ended(&retaken, RunStatus::Cancelled, setup.clock.now()) };
         runs.replace(&retaken, &over, Some(&detail())).await.unwrap();
         let stored = runs.get(claimed.tenant, claimed.id).await.unwrap().unwrap();
