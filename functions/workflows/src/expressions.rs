@@ -30,27 +30,31 @@ pub(crate) struct EvaluateExpression {
 
 /// What the expressions see, in the place of a run. What is left out is empty.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = EvaluationContext)]
 pub(crate) struct Context {
     /// The trigger's body; its fields are at the top of the scope, and reserved names win over them.
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Value>, nullable = false)]
     body: Option<Value>,
     /// The workflow's parameters.
+    #[serde(default)]
     params: Map<String, Value>,
     /// The steps before, by id: `{"fetch": {"output": {"status": 200}}}`.
+    #[serde(default)]
     steps: Map<String, Value>,
     /// The item, in a step with `foreach`.
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Value>, nullable = false)]
     item: Option<Value>,
     /// Its position, from 0.
     #[schema(nullable = false)]
     index: Option<u32>,
     /// The run.
+    #[serde(default)]
     run: Map<String, Value>,
     /// The workflow.
+    #[serde(default)]
     workflow: Map<String, Value>,
     /// When the run began, RFC 3339; without it the present time.
     #[schema(nullable = false)]
