@@ -130,8 +130,9 @@ impl Parts {
             ids: ids.clone(),
         };
         let webhooks =
-            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids);
-        let runs = tidegate_runs::Deps { store, blobs: self.blobs.clone(), verifier, clock };
+            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids.clone());
+        let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
+        let runs = tidegate_runs::Deps { store, blobs, queue, verifier, clock, ids };
         let api = tidegate_auth::api(auth)
             .merge(tidegate_workflows::api(workflows))
             .merge(tidegate_webhooks::api(webhooks))
@@ -141,22 +142,24 @@ impl Parts {
         Ok(api.with_document(OPENAPI))
     }
 
-    /// The worker, as a process of its own name that alone owns the data.
-    pub(crate) fn worker(&self, settings: &Serve) -> anyhow::Result<tidegate_worker::Deps> {
+    /// The worker, as a process of its own name that alone owns the data. `url`: where the process listens.
+    pub(crate) fn worker(&self, settings: &Serve, url: &str) -> anyhow::Result<tidegate_worker::Deps> {
         let process = self.ids.entropy().map(|byte| format!("{byte:02x}")).concat();
         let mut allow = settings.egress_allow.clone();
         if settings.demo {
             allow.push("127.0.0.1/32".parse()?);
         }
         let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone());
+        let public_url = settings.public_url.clone().unwrap_or_else(|| url.to_owned());
         Ok(tidegate_worker::Deps::new(
             self.embedded.store.clone(),
             self.queue.clone(),
             Arc::new(self.queue.scheduler()),
             self.blobs.clone(),
             egress,
+            self.envelope.clone(),
             self.clock.clone(),
-            tidegate_worker::Settings::new(process, true),
+            tidegate_worker::Settings { public_url, ..tidegate_worker::Settings::new(process, true) },
         ))
     }
 

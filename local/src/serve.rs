@@ -23,7 +23,6 @@ const BLOB_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Serves until SIGINT or SIGTERM, then ends what is in flight; a second signal ends at once.
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let parts = Parts::open(&settings).await?;
-    let worker = parts.worker(&settings)?;
     let mut api = parts.api()?;
     if settings.demo {
         api = api.merge(demo::inbox());
@@ -34,6 +33,7 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("can't listen on {}; choose another --port", settings.address()))?;
     let url = format!("http://{}", listener.local_addr()?);
+    let worker = parts.worker(&settings, &url)?;
     let data = std::path::absolute(&settings.data_dir)?;
     let mut signals = StopSignals::listen()?;
     announce(&url, &data);

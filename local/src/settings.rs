@@ -54,6 +54,11 @@ pub(crate) struct Serve {
     #[arg(long, env = "TIDEGATE_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
 
+    /// Where people reach this Tidegate, if not at the address that it listens on, such as https://flows.example.com. Links
+    /// that it makes (approvals) begin with it.
+    #[arg(long, env = "TIDEGATE_PUBLIC_URL", value_name = "URL", value_parser = base_url)]
+    pub(crate) public_url: Option<String>,
+
     /// Makes a demo tenant with sample workflows, and an inbox that they send to. Allows calls to 127.0.0.1.
     #[arg(long, env = "TIDEGATE_DEMO", value_parser = BoolishValueParser::new())]
     pub(crate) demo: bool,
@@ -64,6 +69,16 @@ fn range(text: &str) -> Result<IpNet, String> {
     let text = text.trim();
     let parsed = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     parsed.map_err(|_| "expected an address or a range such as 127.0.0.1/32; names of hosts can't be opened".to_owned())
+}
+
+/// An address that paths are appended to.
+fn base_url(text: &str) -> Result<String, String> {
+    let base = text.trim().trim_end_matches('/');
+    let rest = base.strip_prefix("https://").or_else(|| base.strip_prefix("http://"));
+    match rest {
+        Some(host) if !host.is_empty() && !host.contains(['?', '#', '@', ' ']) => Ok(base.to_owned()),
+        _ => Err("expected an address such as https://flows.example.com".to_owned()),
+    }
 }
 
 impl Serve {

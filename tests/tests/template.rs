@@ -85,7 +85,8 @@ fn no_policy_is_wider_than_keys_contexts_and_prefixes() {
         assert_eq!(actions(&statements(function), "sqs"), BTreeSet::from(["sqs:SendMessage"]), "{function}");
         assert_eq!(actions(&statements(function), "s3"), BTreeSet::from(["s3:PutObject"]), "{function}");
     }
-    assert_eq!(actions(&statements("runs"), "s3"), BTreeSet::from(["s3:GetObject", "s3:ListBucket"]));
+    assert_eq!(actions(&statements("runs"), "sqs"), BTreeSet::from(["sqs:SendMessage"]));
+    assert_eq!(actions(&statements("runs"), "s3"), BTreeSet::from(["s3:GetObject", "s3:ListBucket", "s3:PutObject"]));
 }
 
 #[test]

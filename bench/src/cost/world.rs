@@ -452,6 +452,7 @@ impl Play<'_> {
             Arc::new(self.world.aws.scheduler(&self.clock)),
             Arc::new(self.world.aws.blobs()),
             Egress::new(settings, self.world.envelope(&self.clock)),
+            self.world.envelope(&self.clock),
             self.clock.clone(),
             Settings::new(format!("bench-{}", self.processes), false),
         )

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use axum::extract::State;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use tidegate_engine::records;
 use tidegate_http::permission::RunsRead;
 use tidegate_http::{Caller, Json, Path, Problem, Time};
 use tidegate_model::{
-    Attempt, Entry, Payload, RunDetail, RunId, RunRow, RunStatus, StepError, StepRecord, TriggerInput, TriggerKind,
+    Attempt, Entry, ItemRecord, Payload, RunDetail, RunId, RunRow, RunStatus, StepError, StepRecord, TenantId,
+    TriggerInput, TriggerKind, WorkflowId,
 };
 use utoipa::ToSchema;
 
@@ -33,7 +34,13 @@ pub(crate) struct RunDetailView {
     input: Option<InputView>,
     /// Its steps, in the definition's order.
     steps: Vec<StepView>,
-    /// The record was too large to show; then `input` and `steps` are missing.
+    /// What it yields, where its definition says so; null before its end.
+    #[schema(value_type = Value)]
+    output: Option<Value>,
+    /// The output is too large to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_truncated: Option<Truncated>,
+    /// The record was too large to show; then `input`, `steps` and `output` are missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     truncated: Option<Truncated>,
 }
@@ -52,6 +59,12 @@ pub(crate) struct InputView {
     /// The body is too large to show.
     #[serde(skip_serializing_if = "Option::is_none")]
     body_truncated: Option<Truncated>,
+    /// The parameters that were given.
+    #[schema(value_type = Value)]
+    parameters: Option<Value>,
+    /// The parameters are too large to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters_truncated: Option<Truncated>,
 }
 
 /// What happened in one step.
@@ -62,6 +75,46 @@ pub(crate) struct StepView {
     id: String,
     /// The action it calls.
     uses: String,
+    /// Where it is.
+    status: RunStatus,
+    /// When its first attempt began.
+    started_at: Option<Time>,
+    /// When its last attempt ended.
+    finished_at: Option<Time>,
+    /// Milliseconds from the first attempt's beginning to the last one's end, waits between them included.
+    duration_ms: Option<i64>,
+    /// Input of the last attempt, expressions filled in; null before the first.
+    #[schema(value_type = Value)]
+    input: Option<Value>,
+    /// The input is too large to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_truncated: Option<Truncated>,
+    /// What it yielded; null before that.
+    #[schema(value_type = Value)]
+    output: Option<Value>,
+    /// The output is too large to show.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_truncated: Option<Truncated>,
+    /// At which outlet the run went on, for a step that branches; null before that.
+    outlet: Option<String>,
+    /// Why it failed, or why its last attempt did.
+    error: Option<StepError>,
+    /// Every attempt, in order; a step with a list has them in its items.
+    attempts: Vec<AttemptView>,
+    /// What happened for each item, in a step with a list.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    items: Vec<ItemView>,
+    /// How many items at the list's end there was no room for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items_left_out: Option<u32>,
+}
+
+/// What happened for one item of a step's list.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RunItem)]
+pub(crate) struct ItemView {
+    /// Its position in the list, from 0.
+    index: u32,
     /// Where it is.
     status: RunStatus,
     /// When its first attempt began.
@@ -128,19 +181,15 @@ pub(crate) async fn get_run(
     Path(id): Path<RunId>,
 ) -> Result<Json<RunDetailView>, Problem> {
     let Some(stored) = deps.store.runs().get(caller.tenant, id).await? else {
-        let now = deps.clock.now();
-        let age = now.duration_since(id.timestamp());
-        let may_be_queued = age < SignedDuration::try_from(QUEUE_RETENTION).unwrap_or(SignedDuration::MAX)
-            && age > -CLOCK_SKEW
-            && id.is_tagged_for(caller.tenant);
-        return if may_be_queued { Ok(Json(queued(id))) } else { Err(Problem::not_found()) };
+        let queued = may_be_queued(caller.tenant, id, deps.clock.now());
+        return if queued { Ok(Json(self::queued(id))) } else { Err(Problem::not_found()) };
     };
     let mut inliner = Inliner::new(&*deps.blobs);
     let (detail, truncated) = match stored.detail {
         Some(payload) => inliner.detail(payload).await?,
         None => (from_journal(&deps, &stored.row).await?, None),
     };
-    let RunDetail { trigger, steps } = detail;
+    let RunDetail { trigger, steps, output } = detail;
     let input = match trigger {
         Some(trigger) => Some(input_view(&mut inliner, trigger).await?),
         None => None,
@@ -149,46 +198,112 @@ pub(crate) async fn get_run(
     for step in steps {
         step_views.push(step_view(&mut inliner, step).await?);
     }
-    Ok(Json(RunDetailView { run: stored.row.into(), input, steps: step_views, truncated }))
+    let output = show(&mut inliner, output).await?;
+    Ok(Json(RunDetailView {
+        run: stored.row.into(),
+        input,
+        steps: step_views,
+        output: output.value,
+        output_truncated: output.truncated,
+        truncated,
+    }))
+}
+
+/// Whether a run without a row may lie in the queue: its id was made for the tenant, and a message from then may be
+/// there still.
+pub(crate) fn may_be_queued(tenant: TenantId, id: RunId, now: Timestamp) -> bool {
+    let age = now.duration_since(id.timestamp());
+    age < SignedDuration::try_from(QUEUE_RETENTION).unwrap_or(SignedDuration::MAX)
+        && age > -CLOCK_SKEW
+        && id.is_tagged_for(tenant)
 }
 
 fn queued(id: RunId) -> RunDetailView {
-    RunDetailView { run: RunView::queued(id), input: None, steps: Vec::new(), truncated: None }
+    RunDetailView {
+        run: RunView::queued(id),
+        input: None,
+        steps: Vec::new(),
+        output: None,
+        output_truncated: None,
+        truncated: None,
+    }
 }
 
-/// What has happened so far in a run that isn't final.
+/// What has happened in a run whose row doesn't tell: it isn't final, or was cancelled while it waited.
 async fn from_journal(deps: &Deps, row: &RunRow) -> Result<RunDetail, Problem> {
+    if row.workflow == WorkflowId::UNKNOWN {
+        return Ok(RunDetail { trigger: None, steps: Vec::new(), output: None });
+    }
     let journal = deps.store.runs().journal(row.tenant, row.id).await?;
     let definition = deps.store.workflows().definition(row.tenant, row.workflow, row.version).await?;
     let mut trigger = None;
     let mut entries: Vec<Entry> = Vec::new();
-    for item in journal {
+    for item in journal.items {
         trigger = trigger.or(item.input);
         entries.extend(item.entries);
     }
     let steps = definition.map_or_else(Vec::new, |definition| records(&definition, &entries, row.status));
-    Ok(RunDetail { trigger, steps })
+    Ok(RunDetail { trigger, steps, output: None })
 }
 
 async fn input_view(inliner: &mut Inliner<'_>, trigger: TriggerInput) -> Result<InputView, Problem> {
-    let TriggerInput { kind, content_type, body } = trigger;
-    let inline::Shown { value, truncated } = inliner.show(body).await?;
-    Ok(InputView { kind, content_type, body: value, body_truncated: truncated })
+    let TriggerInput { kind, content_type, body, parameters } = trigger;
+    let body = inliner.show(body).await?;
+    let parameters = inliner.show(Payload::Inline(Value::Object(parameters))).await?;
+    Ok(InputView {
+        kind,
+        content_type,
+        body: body.value,
+        body_truncated: body.truncated,
+        parameters: parameters.value,
+        parameters_truncated: parameters.truncated,
+    })
 }
 
 async fn step_view(inliner: &mut Inliner<'_>, step: StepRecord) -> Result<StepView, Problem> {
-    let StepRecord { id, uses, status, input, output, error, attempts } = step;
+    let StepRecord { id, uses, status, input, output, outlet, error, attempts, items } = step;
     let input = show(inliner, input).await?;
     let output = show(inliner, output).await?;
-    let started_at = attempts.first().map(|attempt| attempt.started_at);
-    let finished_at = attempts.last().and_then(|attempt| attempt.finished_at);
-    let duration_ms = started_at.zip(finished_at).map(|(start, end)| end.as_millisecond() - start.as_millisecond());
+    let tracks = items.iter().map(|item| &item.attempts).chain([&attempts]);
+    let Span { started_at, finished_at, duration_ms } = Span::of(tracks);
+    let count = items.len();
+    let mut item_views = Vec::new();
+    for item in items {
+        if !inliner.takes(size_without_values(&item)) {
+            break;
+        }
+        item_views.push(item_view(inliner, item).await?);
+    }
+    let left_out = u32::try_from(count - item_views.len()).unwrap_or(u32::MAX);
     Ok(StepView {
         id,
         uses,
         status,
-        started_at: started_at.map(Into::into),
-        finished_at: finished_at.map(Into::into),
+        started_at,
+        finished_at,
+        duration_ms,
+        input: input.value,
+        input_truncated: input.truncated,
+        output: output.value,
+        output_truncated: output.truncated,
+        outlet,
+        error,
+        attempts: attempts.into_iter().map(AttemptView::from).collect(),
+        items: item_views,
+        items_left_out: (left_out > 0).then_some(left_out),
+    })
+}
+
+async fn item_view(inliner: &mut Inliner<'_>, item: ItemRecord) -> Result<ItemView, Problem> {
+    let ItemRecord { index, status, input, output, error, attempts } = item;
+    let input = show(inliner, input).await?;
+    let output = show(inliner, output).await?;
+    let Span { started_at, finished_at, duration_ms } = Span::of([&attempts]);
+    Ok(ItemView {
+        index,
+        status,
+        started_at,
+        finished_at,
         duration_ms,
         input: input.value,
         input_truncated: input.truncated,
@@ -197,6 +312,35 @@ async fn step_view(inliner: &mut Inliner<'_>, step: StepRecord) -> Result<StepVi
         error,
         attempts: attempts.into_iter().map(AttemptView::from).collect(),
     })
+}
+
+/// About how many bytes an item takes besides its values, which are counted when they are shown.
+fn size_without_values(item: &ItemRecord) -> u64 {
+    const ITEM: usize = 200;
+    const ATTEMPT: usize = 200;
+    let text = |error: &Option<StepError>| error.as_ref().map_or(0, |error| 100 + error.message.len());
+    let attempts: usize = item.attempts.iter().map(|attempt| ATTEMPT + text(&attempt.error)).sum();
+    (ITEM + text(&item.error) + attempts) as u64
+}
+
+/// From the first attempt's beginning to the last one's end.
+struct Span {
+    started_at: Option<Time>,
+    finished_at: Option<Time>,
+    duration_ms: Option<i64>,
+}
+
+impl Span {
+    /// Over the attempts of a step, or of each of its items; no end while one goes on.
+    fn of<'a>(tracks: impl IntoIterator<Item = &'a Vec<Attempt>>) -> Self {
+        let tracks: Vec<_> = tracks.into_iter().filter_map(|attempts| attempts.first().zip(attempts.last())).collect();
+        let start = tracks.iter().map(|(first, _)| first.started_at).min();
+        // `None` is less than any time.
+        let first_end = tracks.iter().map(|(_, last)| last.finished_at).min().flatten();
+        let end = first_end.and_then(|_| tracks.iter().map(|(_, last)| last.finished_at).max().flatten());
+        let duration_ms = start.zip(end).map(|(start, end)| end.as_millisecond() - start.as_millisecond());
+        Self { started_at: start.map(Time::from), finished_at: end.map(Time::from), duration_ms }
+    }
 }
 
 async fn show(inliner: &mut Inliner<'_>, payload: Option<Payload>) -> Result<inline::Shown, Problem> {

@@ -40,7 +40,7 @@ impl<'a> Inliner<'a> {
 
     /// A final run's detail.
     pub(crate) async fn detail(&mut self, payload: Payload) -> Result<(RunDetail, Option<Truncated>), Problem> {
-        let nothing = RunDetail { trigger: None, steps: Vec::new() };
+        let nothing = RunDetail { trigger: None, steps: Vec::new(), output: None };
         let detail = match payload {
             Payload::Inline(value) => serde_json::from_value(value),
             Payload::Blob(blob) if blob.bytes > MAX_DETAIL_BYTES => {
@@ -75,7 +75,8 @@ impl<'a> Inliner<'a> {
         Ok(Shown { value: Some(value), truncated: None })
     }
 
-    fn takes(&mut self, bytes: u64) -> bool {
+    /// Takes from what the answer may hold; `false`: there is no room for so many bytes more.
+    pub(crate) fn takes(&mut self, bytes: u64) -> bool {
         let fits = bytes <= MAX_VALUE_BYTES.min(self.left);
         if fits {
             self.left -= bytes;

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use tidegate_http::permission::RunsRead;
 use tidegate_http::{Caller, Json, Limit, ListOf, Problem, ProblemCode, Query, Time};
-use tidegate_model::{FieldError, RunId, RunRow, RunStatus, StepError, TriggerKind, WorkflowId};
+use tidegate_model::{FieldError, ParentStep, RunId, RunRow, RunStatus, StepError, TriggerKind, WorkflowId};
 use tidegate_store::RunFilter;
 use utoipa::{IntoParams, ToSchema};
 
@@ -51,11 +51,11 @@ fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>,
 pub(crate) struct RunView {
     /// The run's id.
     pub(crate) id: RunId,
-    /// What runs; null while it is queued.
+    /// What runs; null while it is queued, and where it was cancelled before a worker took it.
     pub(crate) workflow_id: Option<WorkflowId>,
-    /// In which version; null while it is queued.
+    /// In which version; null where the workflow is.
     pub(crate) version: Option<u32>,
-    /// What started it; null while it is queued.
+    /// What started it; null where the workflow is.
     pub(crate) trigger: Option<TriggerKind>,
     /// Where it is; never `skipped`.
     pub(crate) status: RunStatus,
@@ -75,6 +75,27 @@ pub(crate) struct RunView {
     pub(crate) failed_step: Option<String>,
     /// The trace it belongs to: W3C trace id, as in the logs.
     pub(crate) trace_id: Option<String>,
+    /// Somebody asked for it to be cancelled, and the worker that holds it hasn't ended it yet.
+    pub(crate) cancel_requested: bool,
+    /// The step of another run that called it and waits for its end.
+    pub(crate) called_by: Option<CalledBy>,
+}
+
+/// The step that called a run.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CalledBy {
+    /// The run that calls.
+    run_id: RunId,
+    /// Its step.
+    step: String,
+    /// Which item of the step's list, from 0; null where it has none.
+    item: Option<u32>,
+}
+
+impl From<ParentStep> for CalledBy {
+    fn from(parent: ParentStep) -> Self {
+        Self { run_id: parent.run_id, step: parent.step, item: parent.item }
+    }
 }
 
 impl RunView {
@@ -94,26 +115,35 @@ impl RunView {
             error: None,
             failed_step: None,
             trace_id: None,
+            cancel_requested: false,
+            called_by: None,
         }
     }
 }
 
 impl From<RunRow> for RunView {
     fn from(row: RunRow) -> Self {
+        // Of a run that was cancelled before a worker took it, the row knows nothing of how it would have begun.
+        let begun = row.workflow != WorkflowId::UNKNOWN;
+        let started_at = begun.then_some(row.started_at);
         Self {
             id: row.id,
-            workflow_id: Some(row.workflow),
-            version: Some(row.version),
-            trigger: Some(row.trigger),
+            workflow_id: begun.then_some(row.workflow),
+            version: begun.then_some(row.version),
+            trigger: begun.then_some(row.trigger),
             status: row.status,
             accepted_at: row.accepted_at.into(),
-            started_at: Some(row.started_at.into()),
+            started_at: started_at.map(Time::from),
             finished_at: row.finished_at.map(Time::from),
-            duration_ms: row.finished_at.map(|end| end.as_millisecond() - row.started_at.as_millisecond()),
+            duration_ms: started_at
+                .zip(row.finished_at)
+                .map(|(start, end)| end.as_millisecond() - start.as_millisecond()),
             wake_at: row.wake_at.filter(|_| row.status == RunStatus::Waiting).map(Time::from),
             error: row.error,
             failed_step: row.failed_step,
             trace_id: row.traceparent.split('-').nth(1).map(str::to_owned),
+            cancel_requested: row.cancel_requested && !row.status.is_final(),
+            called_by: row.parent.map(CalledBy::from),
         }
     }
 }

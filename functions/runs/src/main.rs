@@ -6,7 +6,14 @@ fn main() -> anyhow::Result<()> {
     tidegate_lambda::start("runs", async |aws| {
         let store = aws.store()?;
         let verifier = aws.verifier(&store);
-        let deps = Deps { store, blobs: aws.blobs()?, verifier, clock: aws.clock.clone() };
+        let deps = Deps {
+            store,
+            blobs: aws.blobs()?,
+            queue: aws.run_queue()?,
+            verifier,
+            clock: aws.clock.clone(),
+            ids: aws.ids.clone(),
+        };
         tidegate_lambda::serve_api(&aws, tidegate_runs::api(deps)).await
     })
 }

@@ -1,6 +1,8 @@
 //! A batch of messages, as Lambda's event source mapping hands it over: which of them are to come again.
 
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
@@ -8,7 +10,7 @@ use tidegate_model::Message;
 use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
 use tidegate_platform::usage;
 
-use crate::{Deps, Source, Verdict, handle};
+use crate::{Deps, Invocation, Source, Verdict, handle_in};
 
 /// With less time than this left no further message is begun.
 const LEAST_TIME: Duration = Duration::from_secs(5);
@@ -24,8 +26,16 @@ pub async fn handle_batch(
     concurrency: usize,
 ) -> Vec<Receipt> {
     let deadline = Instant::now() + time;
+    // A batch of one holds up nobody.
+    let unsettled = (messages.len() > 1).then(|| Arc::new(AtomicUsize::new(messages.len())));
     let (fresh, repeated): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| message.receive_count == 1);
-    let settle = |message: ReceivedMessage| settle(deps, source, message, deadline);
+    let settle = async |message: ReceivedMessage| {
+        let again = settle(deps, source, message, deadline, unsettled.as_ref()).await;
+        if let Some(unsettled) = &unsettled {
+            unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
+        again
+    };
     let mut again: Vec<_> = futures::stream::iter(fresh)
         .map(settle)
         .buffer_unordered(concurrency.max(1))
@@ -39,12 +49,22 @@ pub async fn handle_batch(
 }
 
 /// Handles one message; its receipt where it is to come again.
-async fn settle(deps: &Deps, source: Source, message: ReceivedMessage, deadline: Instant) -> Option<Receipt> {
+async fn settle(
+    deps: &Deps,
+    source: Source,
+    message: ReceivedMessage,
+    deadline: Instant,
+    unsettled: Option<&Arc<AtomicUsize>>,
+) -> Option<Receipt> {
     let time = deadline.saturating_duration_since(Instant::now());
     if time < LEAST_TIME && source == Source::Runs {
         return put_back(deps, message).await;
     }
-    let counted = usage::scope(handle(deps, &message, source, time));
+    let mut invocation = Invocation::begin(deps, time);
+    if let Some(unsettled) = unsettled {
+        invocation = invocation.in_batch(unsettled);
+    }
+    let counted = usage::scope(handle_in(deps, &message, source, invocation));
     let verdict = match tokio::time::timeout(time, AssertUnwindSafe(counted).catch_unwind()).await {
         Ok(Ok((verdict, _usage))) => verdict,
         // The panic hook has logged it. The message comes again when the queue's own timeout is over.

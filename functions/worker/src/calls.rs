@@ -7,8 +7,10 @@ use moka::future::Cache;
 use serde_json::Value;
 use tidegate_connectors::{Action, action};
 use tidegate_egress::{Credential, Effect, OutboundRequest};
-use tidegate_engine::Call;
-use tidegate_model::{Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId};
+use tidegate_engine::{Call, Plan};
+use tidegate_model::{
+    Builtin, Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId,
+};
 use tidegate_telemetry::TraceContext;
 
 use crate::{Deps, Error};
@@ -45,8 +47,11 @@ pub(crate) struct Prepared {
     request: OutboundRequest,
 }
 
-/// Looks up what a call needs.
-pub(crate) async fn prepare(deps: &Deps, row: &RunRow, call: &Call) -> Result<Prepared, CallError> {
+/// Looks up what a call needs; nothing for a built-in action, which calls nobody.
+pub(crate) async fn prepare(deps: &Deps, row: &RunRow, call: &Call) -> Result<Option<Prepared>, CallError> {
+    if Builtin::named(&call.uses).is_some() {
+        return Ok(None);
+    }
     let action = action(&call.uses).ok_or_else(|| {
         StepError::terminal(ErrorCode::InputInvalid, format!("there is no action `{}` any more", call.uses))
     })?;
@@ -63,7 +68,7 @@ pub(crate) async fn prepare(deps: &Deps, row: &RunRow, call: &Call) -> Result<Pr
         Some(call.idempotency_key.clone()),
         trace_of(row).map(|trace| trace.child().to_string()),
     );
-    Ok(Prepared { action, connection, data_key, request })
+    Ok(Some(Prepared { action, connection, data_key, request }))
 }
 
 impl Prepared {
@@ -103,7 +108,7 @@ fn weight(definition: &Definition) -> u32 {
 /// What is read again and again. Each cache has a bound and a lifetime; a lifetime is how stale a value may be.
 pub(crate) struct Caches {
     /// Versions never change, but a deleted workflow's are gone.
-    definitions: Cache<(TenantId, WorkflowId, u32), Arc<Definition>>,
+    plans: Cache<(TenantId, WorkflowId, u32), Arc<Plan>>,
     connections: Cache<(TenantId, ConnectionId), Option<Arc<Connection>>>,
     data_keys: Cache<TenantId, Arc<str>>,
 }
@@ -111,9 +116,9 @@ pub(crate) struct Caches {
 impl Caches {
     pub(crate) fn new() -> Self {
         Self {
-            definitions: Cache::builder()
+            plans: Cache::builder()
                 .max_capacity(MAX_DEFINITIONS_BYTES)
-                .weigher(|_, definition: &Arc<Definition>| weight(definition))
+                .weigher(|_, plan: &Arc<Plan>| weight(plan.definition()))
                 .time_to_live(Duration::from_secs(5))
                 .build(),
             connections: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build(),
@@ -121,22 +126,26 @@ impl Caches {
         }
     }
 
-    pub(crate) async fn definition(
+    pub(crate) async fn plan(
         &self,
         deps: &Deps,
         tenant: TenantId,
         workflow: WorkflowId,
         version: u32,
-    ) -> Result<Option<Arc<Definition>>, Error> {
-        if let Some(definition) = self.definitions.get(&(tenant, workflow, version)).await {
-            return Ok(Some(definition));
+    ) -> Result<Option<Arc<Plan>>, Error> {
+        if let Some(plan) = self.plans.get(&(tenant, workflow, version)).await {
+            return Ok(Some(plan));
         }
         let Some(definition) = deps.store.workflows().definition(tenant, workflow, version).await? else {
             return Ok(None);
         };
-        let definition = Arc::new(definition);
-        self.definitions.insert((tenant, workflow, version), Arc::clone(&definition)).await;
-        Ok(Some(definition))
+        let plan = Plan::new(definition).map_err(|errors| {
+            let told: Vec<_> = errors.iter().map(|error| format!("{} {}", error.pointer, error.detail)).collect();
+            Error::Corrupt(format!("version {version} of {workflow} makes no graph: {}", told.join("; ")))
+        })?;
+        let plan = Arc::new(plan);
+        self.plans.insert((tenant, workflow, version), Arc::clone(&plan)).await;
+        Ok(Some(plan))
     }
 
     async fn connection(
@@ -153,7 +162,7 @@ impl Caches {
         Ok(connection)
     }
 
-    async fn data_key(&self, deps: &Deps, tenant: TenantId) -> Result<Arc<str>, Error> {
+    pub(crate) async fn data_key(&self, deps: &Deps, tenant: TenantId) -> Result<Arc<str>, Error> {
         if let Some(key) = self.data_keys.get(&tenant).await {
             return Ok(key);
         }

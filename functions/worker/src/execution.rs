@@ -5,20 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use serde::Serialize;
 use serde_json::Value;
-use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Run, decide, in_doubt, records};
-use tidegate_model::{Definition, Entry, ErrorCode, Payload, RunDetail, RunRow, RunStatus, StepError, TriggerInput};
+use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Plan, Run, records_of};
+use tidegate_model::{
+    ApprovalToken, Builtin, Entry, ErrorCode, Event, Payload, RunDetail, RunRow, RunStatus, StepError, TriggerInput,
+};
 use tidegate_platform::Clock;
 use tidegate_platform::blobs::LIVE;
-use tidegate_platform::usage;
-use tidegate_store::{JournalItem, ReplaceError};
-use tidegate_telemetry::EndedRun;
+use tidegate_platform::key_service::KeyContext;
+use tidegate_store::{Journal, JournalItem, ReplaceError, StoredSignal};
 
 use crate::values::{fold, load, store_payload};
-use crate::wake::arm_wake;
-use crate::{Deps, Error, Invocation, calls};
+use crate::wake::{arm_wake, wake_now};
+use crate::{Deps, Error, Invocation, calls, ending, waits};
 
 /// Left between the end of a call and the end of the invocation, for the writes that follow it.
 const WRITE_MARGIN: Duration = Duration::from_secs(2);
@@ -26,6 +29,8 @@ const WRITE_MARGIN: Duration = Duration::from_secs(2);
 const MAX_INSISTENCE_DELAY: Duration = Duration::from_secs(5);
 /// The longest error text that a record keeps, in characters.
 const MAX_ERROR_CHARS: usize = 2_000;
+/// What the outputs of one run may take together, in bytes of JSON: a worker keeps them in memory.
+const MAX_OUTPUT_BYTES: usize = 32 * 1024 * 1024;
 
 /// A run that this worker holds.
 pub(crate) struct Claimed {
@@ -35,8 +40,17 @@ pub(crate) struct Claimed {
     pub(crate) input: Option<TriggerInput>,
     /// The stored journal.
     pub(crate) journal: Vec<JournalItem>,
+    /// What its waiting steps have heard.
+    pub(crate) signals: Vec<StoredSignal>,
     /// What the claim follows.
     pub(crate) after: After,
+}
+
+impl Claimed {
+    /// A run whose end is only to be recorded.
+    pub(crate) fn unread(row: RunRow, input: Option<TriggerInput>, journal: Journal) -> Self {
+        Self { row, input, journal: journal.items, signals: journal.signals, after: After::Nothing }
+    }
 }
 
 /// What a claim follows.
@@ -50,23 +64,6 @@ pub(crate) enum After {
     Return,
     /// The holder before is dead, or so late that it counts as dead: it may still be about to write.
     Death,
-}
-
-/// Why a row could not be replaced.
-pub(crate) enum Conflict {
-    /// By this row.
-    With(Box<RunRow>),
-    /// The row expired.
-    Gone,
-    Error(Error),
-}
-
-pub(crate) fn lost_to(error: ReplaceError) -> Conflict {
-    match error {
-        ReplaceError::Conflict(Some(stored)) => Conflict::With(Box::new(stored.row)),
-        ReplaceError::Conflict(None) => Conflict::Gone,
-        ReplaceError::Store(error) => Conflict::Error(error.into()),
-    }
 }
 
 impl From<ReplaceError> for Error {
@@ -88,10 +85,10 @@ pub(crate) async fn execute(
     in_doubt: &AtomicBool,
 ) -> Result<(), Error> {
     let row = &claimed.row;
-    let Some(definition) = deps.caches.definition(deps, row.tenant, row.workflow, row.version).await? else {
+    let Some(plan) = deps.caches.plan(deps, row.tenant, row.workflow, row.version).await? else {
         let message = format!("version {} of the workflow is gone; it was deleted after the run began", row.version);
         let error = StepError::terminal(ErrorCode::WorkflowGone, message);
-        return give_up_claimed(deps, claimed, error).await;
+        return ending::give_up_claimed(deps, claimed, error).await;
     };
     let body = match &claimed.input {
         Some(input) => load(deps, &input.body).await?,
@@ -99,44 +96,46 @@ pub(crate) async fn execute(
     };
     let (Some(trigger), Some(body)) = (claimed.input.clone(), body) else {
         let message = "what started the run is not stored any more; start it again with the same input";
-        return give_up_claimed(deps, claimed, StepError::terminal(ErrorCode::Internal, message)).await;
+        return ending::give_up_claimed(deps, claimed, StepError::terminal(ErrorCode::Internal, message)).await;
     };
-    let mut execution = Execution::new(deps, claimed, definition, trigger, &body, invocation, in_doubt);
-    drop(body);
+    let facts = facts(deps, row, &plan, &trigger).await?;
+    let body = Data::from(&body);
+    let mut execution = Execution::new(deps, claimed, plan, facts, trigger, body, invocation, in_doubt);
     execution.take_over().await?;
     execution.drive().await
 }
 
-async fn give_up_claimed(deps: &Deps, claimed: Claimed, error: StepError) -> Result<(), Error> {
-    let expected = claimed.row.clone();
-    give_up(deps, &expected, claimed, error).await.map_err(|conflict| match conflict {
-        Conflict::Error(error) => error,
-        Conflict::With(_) | Conflict::Gone => Error::Lost,
+async fn facts(deps: &Deps, row: &RunRow, plan: &Plan, trigger: &TriggerInput) -> Result<Facts, Error> {
+    let mut approvals = BTreeMap::new();
+    for step in plan.approvals() {
+        let token = approval_token(deps, row, step).await?;
+        approvals.insert(step.to_owned(), format!("{}/api/approvals/{token}", deps.settings.public_url));
+    }
+    Ok(Facts {
+        run_id: row.id,
+        tenant_id: row.tenant,
+        workflow_id: row.workflow,
+        version: row.version,
+        trigger: trigger.kind,
+        content_type: trigger.content_type.clone(),
+        parameters: trigger.parameters.clone(),
+        started_at: row.started_at,
+        approvals,
     })
 }
 
-/// Marks a claimed run as failed without executing it. `expected` is the row as it is stored.
-pub(crate) async fn give_up(
-    deps: &Deps,
-    expected: &RunRow,
-    claimed: Claimed,
-    error: StepError,
-) -> Result<(), Conflict> {
-    let entries: Vec<_> = claimed.journal.into_iter().flat_map(|item| item.entries).collect();
-    let row = &claimed.row;
-    let definition = deps.caches.definition(deps, row.tenant, row.workflow, row.version).await;
-    let steps = match definition.map_err(Conflict::Error)? {
-        Some(definition) => records(&definition, &entries, RunStatus::Failed),
-        None => Vec::new(),
-    };
-    let row =
-        RunRow { status: RunStatus::Failed, finished_at: Some(deps.clock.now()), error: Some(error), ..claimed.row };
-    let detail =
-        fold(deps, &row, RunDetail { trigger: claimed.input, steps }, &entries).await.map_err(Conflict::Error)?;
-    deps.store.runs().replace(expected, &row, Some(&detail)).await.map_err(lost_to)?;
-    report_end(deps, &row);
-    Ok(())
+/// What decides a step's approval: signed under the tenant's data key, so that it is the same whenever it is made, and who
+/// can read the store can't make it.
+pub(crate) async fn approval_token(deps: &Deps, row: &RunRow, step: &str) -> Result<ApprovalToken, Error> {
+    let data_key = deps.caches.data_key(deps, row.tenant).await?;
+    let context = KeyContext { tenant: row.tenant.to_string(), purpose: "connections".to_owned() };
+    let signed = ApprovalToken::signed(row.tenant, row.id, step);
+    let signature = deps.envelope.sign(&data_key, &context, "approval", &signed).await.map_err(Error::Envelope)?;
+    Ok(ApprovalToken { tenant: row.tenant, run: row.id, step: step.to_owned(), signature })
 }
+
+/// A call under way: what it was, and what it brought.
+type UnderWay<'a> = FuturesUnordered<BoxFuture<'a, (Call, Result<Value, StepError>)>>;
 
 struct Execution<'a> {
     deps: &'a Deps,
@@ -144,52 +143,49 @@ struct Execution<'a> {
     in_doubt: &'a AtomicBool,
     row: RunRow,
     after: After,
-    definition: Arc<Definition>,
-    facts: Facts,
+    run: Run,
     trigger: TriggerInput,
     body: Data,
     entries: Vec<Entry>,
-    outputs: BTreeMap<String, Data>,
+    signals: Vec<StoredSignal>,
     /// How many of the entries are stored.
     stored: usize,
     /// The position of the next journal item.
     position: u32,
+    /// What the outputs take together.
+    output_bytes: usize,
+    /// Whether nothing was called and nothing waited for since the run's first claim.
+    untouched: bool,
 }
 
 impl<'a> Execution<'a> {
+    #[expect(clippy::too_many_arguments, reason = "it is all that a run is made of, put together in one place")]
     fn new(
         deps: &'a Deps,
         claimed: Claimed,
-        definition: Arc<Definition>,
+        plan: Arc<Plan>,
+        facts: Facts,
         trigger: TriggerInput,
-        body: &Value,
+        body: Data,
         invocation: &'a Invocation,
         in_doubt: &'a AtomicBool,
     ) -> Self {
-        let Claimed { row, journal, after, .. } = claimed;
-        let facts = Facts {
-            run_id: row.id,
-            tenant_id: row.tenant,
-            workflow_id: row.workflow,
-            version: row.version,
-            trigger: trigger.kind,
-            content_type: trigger.content_type.clone(),
-            started_at: row.started_at,
-        };
+        let Claimed { row, journal, signals, after, .. } = claimed;
         let mut execution = Self {
             deps,
             invocation,
             in_doubt,
             row,
             after,
-            definition,
-            facts,
+            run: Run::new(plan, facts, body.clone()),
             trigger,
-            body: Data::from(body),
+            body,
             entries: Vec::new(),
-            outputs: BTreeMap::new(),
+            signals,
             stored: 0,
             position: 0,
+            output_bytes: 0,
+            untouched: after == After::Nothing,
         };
         execution.read(journal);
         execution
@@ -206,6 +202,7 @@ impl<'a> Execution<'a> {
     /// appended here takes the position that it would need, so that from then on it can begin no call.
     async fn take_over(&mut self) -> Result<(), Error> {
         loop {
+            self.replay().await?;
             self.settle_doubt().await?;
             if self.after != After::Death {
                 break;
@@ -214,149 +211,327 @@ impl<'a> Execution<'a> {
                 Ok(()) => break,
                 Err(Error::Lost) => {
                     let journal = self.deps.store.runs().journal(self.row.tenant, self.row.id).await?;
-                    if u32::try_from(journal.len()).is_ok_and(|length| length <= self.position) {
+                    if u32::try_from(journal.items.len()).is_ok_and(|length| length <= self.position) {
                         return Err(Error::Lost);
                     }
-                    self.read(journal);
+                    self.read(journal.items);
+                    self.signals = journal.signals;
                 }
                 Err(error) => return Err(error),
             }
         }
+        self.begin_waits_again().await?;
+        let signals = std::mem::take(&mut self.signals);
+        self.hear(signals).await
+    }
+
+    /// Makes the run of the entries.
+    async fn replay(&mut self) -> Result<(), Error> {
+        let (plan, facts) = (Arc::clone(self.run.plan()), self.run.facts().clone());
+        self.run = Run::new(plan, facts, self.body.clone());
+        self.output_bytes = 0;
         for entry in &self.entries {
-            if let Entry::Succeeded { step, output, .. } = entry {
-                let output = load(self.deps, output).await?.unwrap_or(Value::Null);
-                self.outputs.insert(step.clone(), Data::from(&output));
-            }
+            let output = match &entry.event {
+                Event::Succeeded { output, .. } => {
+                    let value = load(self.deps, output).await?.unwrap_or(Value::Null);
+                    self.output_bytes += size(output);
+                    Some(Data::from(&value))
+                }
+                _ => None,
+            };
+            self.run.apply(entry, output);
         }
         Ok(())
     }
 
-    fn decide(&self) -> Decision {
-        let run = Run {
-            definition: &self.definition,
-            facts: &self.facts,
-            body: &self.body,
-            entries: &self.entries,
-            outputs: &self.outputs,
-        };
-        decide(&run, self.deps.clock.now())
+    /// Notes what an earlier claim left in doubt: the attempts that have begun without an outcome, or, where the journal
+    /// is empty, the first calls, which are made without being journalled first.
+    async fn settle_doubt(&mut self) -> Result<(), Error> {
+        let mut doubtful = Vec::new();
+        for open in self.run.in_doubt() {
+            let input = self.entries.iter().rev().find_map(|entry| match &entry.event {
+                Event::Started { input } if entry.step == open.step && entry.item == open.item => Some(input.clone()),
+                _ => None,
+            });
+            let input = match input {
+                Some(input) => load(self.deps, &input).await?,
+                None => None,
+            };
+            doubtful.push((open.step, open.item, open.attempt, open.uses, input.unwrap_or(Value::Null)));
+        }
+        if self.after == After::Death && self.entries.is_empty() {
+            doubtful.extend(self.first_calls());
+        }
+        let at = self.deps.clock.now();
+        for (step, item, attempt, uses, input) in doubtful {
+            let repeatable = calls::is_repeatable(&uses, &input);
+            self.push(Entry { step, item, attempt, at, event: Event::Interrupted { repeatable } });
+        }
+        Ok(())
     }
 
-    /// Notes what an earlier claim left in doubt: the attempt that has begun without an outcome, or, where the journal is
-    /// empty, the first call, which is made without being journalled first.
-    async fn settle_doubt(&mut self) -> Result<(), Error> {
-        let doubtful = match in_doubt(&self.definition, &self.entries) {
-            Some((step, attempt)) => {
-                let input = self.entries.iter().rev().find_map(|entry| match entry {
-                    Entry::Started { step: of, input, .. } if *of == step => Some(input.clone()),
-                    _ => None,
-                });
-                let input = match input {
-                    Some(input) => load(self.deps, &input).await?,
-                    None => None,
-                };
-                Some((step, attempt, input.unwrap_or(Value::Null)))
+    /// What a first claim calls before it writes anything; what it settles by then is noted.
+    fn first_calls(&mut self) -> Vec<(String, Option<u32>, u32, String, Value)> {
+        loop {
+            match self.run.decide(self.row.started_at) {
+                Decision::Record(entries) if waits_for_nothing(&entries) => {
+                    entries.into_iter().for_each(|entry| self.push(entry));
+                }
+                Decision::Call(batch) if batch.iter().all(is_connectors) => {
+                    let call = |call: Call| (call.step, call.item, call.attempt, call.uses, call.input);
+                    return batch.into_iter().map(call).collect();
+                }
+                Decision::Record(_) | Decision::Call(_) | Decision::Wait(_) | Decision::Finish(_) => return Vec::new(),
             }
-            None => match self.decide() {
-                Decision::Call(call) if self.after == After::Death && self.entries.is_empty() => {
-                    Some((call.step, call.attempt, call.input))
+        }
+    }
+
+    /// A holder that died between the journal and what it begins has begun nothing; what is begun twice is one all the
+    /// same.
+    async fn begin_waits_again(&mut self) -> Result<(), Error> {
+        if matches!(self.after, After::Nothing | After::Parking) {
+            return Ok(());
+        }
+        for open in self.run.listening() {
+            let started = self.entries.iter().rev().find_map(|entry| match &entry.event {
+                Event::Started { input } if entry.step == open.step && entry.item == open.item => {
+                    Some((entry.at, input.clone()))
                 }
                 _ => None,
-            },
-        };
-        if let Some((step, attempt, input)) = doubtful {
-            let repeatable =
-                self.definition.steps.iter().any(|s| s.id == step && calls::is_repeatable(&s.uses, &input));
-            self.entries.push(Entry::Interrupted { step, attempt, at: self.deps.clock.now(), repeatable });
+            });
+            let Some((at, input)) = started else { continue };
+            let input = load(self.deps, &input).await?.unwrap_or(Value::Null);
+            let wait = waits::Wait { step: &open.step, item: open.item, attempt: open.attempt, at, input: &input };
+            self.begin_wait(&open.uses, wait).await?;
         }
         Ok(())
     }
 
     async fn drive(&mut self) -> Result<(), Error> {
+        let deps = self.deps;
+        let mut under_way: UnderWay<'a> = FuturesUnordered::new();
+        let mut watch = tokio::time::interval(deps.settings.watch);
+        watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        watch.tick().await;
+        if self.row.cancel_requested {
+            return self.finish(cancelled()).await;
+        }
         loop {
-            match self.decide() {
-                Decision::Record(entry) => self.push(entry),
-                Decision::Call(call) if call.timeout + WRITE_MARGIN > self.deps.settings.worker_timeout => {
-                    self.push(self.never_fits(*call));
+            let until = match self.run.decide(deps.clock.now()) {
+                Decision::Record(entries) => {
+                    self.untouched &= waits_for_nothing(&entries);
+                    self.record(entries).await?;
+                    continue;
                 }
-                Decision::Call(call) => {
-                    if !self.has_time_for(&call) || !self.call(&call).await? {
-                        return self.park(self.deps.clock.now()).await;
+                Decision::Call(batch) => {
+                    let (never, batch): (Vec<_>, Vec<_>) =
+                        batch.into_iter().partition(|call| call.timeout + WRITE_MARGIN > deps.settings.worker_timeout);
+                    if !never.is_empty() {
+                        never.into_iter().for_each(|call| self.never_fits(&call));
+                        continue;
+                    }
+                    let all = batch.len();
+                    let batch: Vec<_> = batch.into_iter().filter(|call| self.has_time_for(call)).collect();
+                    if batch.len() == all && !(under_way.is_empty() && self.invocation.should_yield()) {
+                        self.begin(batch, &mut under_way).await?;
+                        continue;
+                    }
+                    // What doesn't fit any more goes on in the next invocation, once what is under way is over.
+                    if under_way.is_empty() {
+                        return self.park(deps.clock.now()).await;
+                    }
+                    Timestamp::MAX
+                }
+                Decision::Wait(until) => until,
+                Decision::Finish(outcome) => {
+                    drop(under_way);
+                    return self.finish(outcome).await;
+                }
+            };
+            let delay = Duration::try_from(until.duration_since(deps.clock.now())).unwrap_or_default();
+            if under_way.is_empty() {
+                if delay > deps.settings.in_place || delay + WRITE_MARGIN > self.invocation.remaining(&deps.clock) {
+                    return self.park(until).await;
+                }
+                self.untouched = false;
+                tokio::time::sleep(delay).await;
+                continue;
+            }
+            tokio::select! {
+                over = under_way.next() => if let Some((call, result)) = over {
+                    self.over(&call, result).await?;
+                },
+                () = tokio::time::sleep(delay) => {}
+                _ = watch.tick() => {
+                    if self.is_cancelled().await? {
+                        drop(under_way);
+                        return self.finish(cancelled()).await;
                     }
                 }
-                Decision::Wait(until) => {
-                    let delay = Duration::try_from(until.duration_since(self.deps.clock.now())).unwrap_or_default();
-                    if delay > self.deps.settings.in_place
-                        || delay + WRITE_MARGIN > self.invocation.remaining(&self.deps.clock)
-                    {
-                        return self.park(until).await;
-                    }
-                    tokio::time::sleep(delay).await;
-                }
-                Decision::Finish(outcome) => return self.finish(outcome).await,
             }
         }
     }
 
+    /// Looks whether somebody asked for the run to be cancelled, and hears what there is to hear.
+    async fn is_cancelled(&mut self) -> Result<bool, Error> {
+        let runs = self.deps.store.runs();
+        let stored = match runs.get(self.row.tenant, self.row.id).await {
+            Ok(stored) => stored.ok_or(Error::Lost)?,
+            // Only a look: a store that is away now is told by the write that follows.
+            Err(error) => {
+                tracing::debug!(component = "worker", error = &error as &dyn std::error::Error, "no look at the row");
+                return Ok(false);
+            }
+        };
+        if stored.row.fence != self.row.fence || stored.row.lease_owner != self.row.lease_owner {
+            return Err(Error::Lost);
+        }
+        if self.run.is_listening()
+            && let Ok(signals) = runs.signals(self.row.tenant, self.row.id).await
+        {
+            self.hear(signals).await?;
+        }
+        Ok(stored.row.cancel_requested)
+    }
+
+    /// Takes in what the engine settled itself.
+    async fn record(&mut self, entries: Vec<Entry>) -> Result<(), Error> {
+        for entry in entries {
+            let Event::Succeeded { output: Payload::Inline(value), outlet } = &entry.event else {
+                self.push(entry);
+                continue;
+            };
+            let data = Data::from(value);
+            let output = match self.keep_output(value, &entry.step, entry.item).await? {
+                Ok(output) => output,
+                Err(error) => {
+                    self.push(Entry { event: Event::Failed { error }, ..entry });
+                    continue;
+                }
+            };
+            let event = Event::Succeeded { output, outlet: outlet.clone() };
+            self.push_with(Entry { event, ..entry }, Some(data));
+        }
+        Ok(())
+    }
+
+    /// Takes in what steps have heard that wait for it.
+    async fn hear(&mut self, signals: Vec<StoredSignal>) -> Result<(), Error> {
+        for StoredSignal { step, item, signal } in signals {
+            let output = match &signal {
+                tidegate_model::Signal::Ended { output: Some(output), .. } => load(self.deps, output).await?,
+                _ => None,
+            };
+            let heard = self.run.hear(&step, item, &signal, output, self.deps.clock.now());
+            self.record(heard.into_iter().collect()).await?;
+        }
+        Ok(())
+    }
+
     /// A call that no invocation has time for: parking for the next one would never end.
-    fn never_fits(&self, call: Call) -> Entry {
+    fn never_fits(&mut self, call: &Call) {
         let message = format!(
             "the step's timeout of {} ms doesn't fit into the worker's {} ms; lower `timeout_ms`",
             call.timeout.as_millis(),
             self.deps.settings.worker_timeout.as_millis()
         );
         let error = StepError::terminal(ErrorCode::StepTimeout, message);
-        Entry::Failed { step: call.step, attempt: call.attempt, at: self.deps.clock.now(), error }
+        self.push(call.entry(self.deps.clock.now(), Event::Failed { error }));
     }
 
     fn has_time_for(&self, call: &Call) -> bool {
         self.invocation.remaining(&self.deps.clock) >= call.timeout + WRITE_MARGIN
     }
 
-    /// Makes a call and notes its outcome. `false`: there was no time left for it once it could have been made.
-    async fn call(&mut self, call: &Call) -> Result<bool, Error> {
-        let (step, attempt) = (call.step.clone(), call.attempt);
-        let prepared = calls::prepare(self.deps, &self.row, call).await;
-        let input = self.keep(&call.input, &format!("{step}.input")).await?;
-        self.push(Entry::Started { step: step.clone(), attempt, at: self.deps.clock.now(), input });
-        let prepared = match prepared {
-            Ok(prepared) => prepared,
-            Err(calls::CallError::Step(error)) => {
-                self.push(Entry::Failed { step, attempt, at: self.deps.clock.now(), error });
-                return Ok(true);
+    /// Begins calls, once it is journalled that they are. The run's very first need not be: where the journal is empty
+    /// they are in doubt, whoever resumes the run.
+    async fn begin(&mut self, batch: Vec<Call>, under_way: &mut UnderWay<'a>) -> Result<(), Error> {
+        let deps = self.deps;
+        let mut ready = Vec::new();
+        for call in batch {
+            let prepared = match calls::prepare(deps, &self.row, &call).await {
+                Ok(prepared) => Ok(prepared),
+                Err(calls::CallError::Step(error)) => Err(error),
+                Err(calls::CallError::Worker(error)) => return Err(error),
+            };
+            let input = self.keep(&call.input, &slot(&call.step, call.item, "input")).await?;
+            let at = deps.clock.now();
+            self.push(call.entry(at, Event::Started { input }));
+            match prepared {
+                Ok(prepared) => ready.push((call, prepared, at)),
+                Err(error) => self.push(call.entry(at, Event::Failed { error })),
             }
-            Err(calls::CallError::Worker(error)) => return Err(error),
-        };
-        let nothing_to_lose = self.after == After::Nothing && self.position == 0 && self.entries.len() == 1;
+        }
+        let nothing_to_lose =
+            self.untouched && self.position == 0 && ready.iter().all(|(call, ..)| is_connectors(call));
+        self.untouched = false;
         if !nothing_to_lose {
             self.checkpoint().await?;
         }
-        if !self.has_time_for(call) {
-            let at = self.deps.clock.now();
-            self.push(Entry::Interrupted { step, attempt, at, repeatable: true });
-            return Ok(false);
-        }
-        self.in_doubt.store(true, Ordering::Relaxed);
-        let result = prepared.send(self.deps).await;
-        let at = self.deps.clock.now();
-        match result {
-            Ok(output) => {
-                let kept = self.keep_insisting(&output, &format!("{step}.output")).await?;
-                self.outputs.insert(step.clone(), Data::from(&output));
-                self.push(Entry::Succeeded { step, attempt, at, output: kept });
+        for (call, prepared, at) in ready {
+            let Some(prepared) = prepared else {
+                let (step, item, attempt) = (call.step.as_str(), call.item, call.attempt);
+                let wait = waits::Wait { step, item, attempt, at, input: &call.input };
+                self.begin_wait(&call.uses, wait).await?;
+                continue;
+            };
+            if !self.has_time_for(&call) {
+                self.push(call.entry(deps.clock.now(), Event::Interrupted { repeatable: true }));
+                continue;
             }
-            Err(error) => self.push(Entry::Failed { step, attempt, at, error }),
+            self.in_doubt.store(true, Ordering::Relaxed);
+            under_way.push(Box::pin(async move {
+                let result = prepared.send(deps).await;
+                (call, result)
+            }));
         }
-        Ok(true)
+        Ok(())
     }
 
-    fn push(&mut self, mut entry: Entry) {
-        if let Entry::Failed { error, .. } = &mut entry
+    /// Begins what then waits for a signal.
+    async fn begin_wait(&mut self, uses: &str, wait: waits::Wait<'_>) -> Result<(), Error> {
+        let begun = match Builtin::named(uses) {
+            Some(Builtin::Approval) => waits::open_approval(self.deps, &self.row, &wait).await?,
+            Some(Builtin::Call) => waits::call_workflow(self.deps, &self.row, &wait).await?,
+            _ => Ok(()),
+        };
+        if let Err(error) = begun {
+            let (step, item, attempt) = (wait.step.to_owned(), wait.item, wait.attempt);
+            self.push(Entry { step, item, attempt, at: self.deps.clock.now(), event: Event::Failed { error } });
+        }
+        Ok(())
+    }
+
+    /// Notes what a call brought.
+    async fn over(&mut self, call: &Call, result: Result<Value, StepError>) -> Result<(), Error> {
+        let at = self.deps.clock.now();
+        let error = match result {
+            Ok(output) => match self.keep_output(&output, &call.step, call.item).await? {
+                Ok(kept) => {
+                    let entry = call.entry(at, Event::Succeeded { output: kept, outlet: None });
+                    self.push_with(entry, Some(Data::from(&output)));
+                    return Ok(());
+                }
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        self.push(call.entry(at, Event::Failed { error }));
+        Ok(())
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.push_with(entry, None);
+    }
+
+    fn push_with(&mut self, mut entry: Entry, output: Option<Data>) {
+        if let Event::Failed { error } = &mut entry.event
             && let Some((end, _)) = error.message.char_indices().nth(MAX_ERROR_CHARS)
         {
             error.message.truncate(end);
             error.message.push('…');
         }
+        self.run.apply(&entry, output);
         self.entries.push(entry);
     }
 
@@ -365,7 +540,7 @@ impl<'a> Execution<'a> {
     async fn checkpoint(&mut self) -> Result<(), Error> {
         let input = (self.position == 0).then(|| self.trigger.clone());
         let item = JournalItem { input, entries: self.entries[self.stored..].to_vec() };
-        let latest_end = self.facts.latest_end(&self.definition);
+        let latest_end = self.run.facts().latest_end(self.run.plan());
         let (tenant, id, position) = (self.row.tenant, self.row.id, self.position);
         let mut insistence = Insistence::new(self);
         loop {
@@ -381,6 +556,8 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
+    /// Gives the run up until a time comes or a signal. It is parked before it is looked for signals once more: whoever
+    /// sends one from then on finds the row waiting, and wakes the run.
     async fn park(&mut self, until: Timestamp) -> Result<(), Error> {
         if self.position == 0 || self.stored < self.entries.len() {
             self.checkpoint().await?;
@@ -393,7 +570,26 @@ impl<'a> Execution<'a> {
             journal_length: self.position,
             ..self.row.clone()
         };
-        self.deps.store.runs().replace(&self.row, &row, None).await?;
+        let runs = self.deps.store.runs();
+        match runs.replace_unless_cancelled(&self.row, &row, None).await {
+            Ok(()) => {}
+            Err(ReplaceError::Conflict(Some(stored)))
+                if stored.row.cancel_requested
+                    && stored.row.fence == self.row.fence
+                    && stored.row.lease_owner == self.row.lease_owner =>
+            {
+                return self.finish(cancelled()).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if self.run.is_listening() {
+            let signals = runs.signals(row.tenant, row.id).await?;
+            let now = self.deps.clock.now();
+            let heard = |s: &StoredSignal| self.run.hear(&s.step, s.item, &s.signal, None, now).is_some();
+            if signals.iter().any(heard) {
+                return wake_now(self.deps, &row).await;
+            }
+        }
         arm_wake(self.deps, &row).await
     }
 
@@ -404,21 +600,48 @@ impl<'a> Execution<'a> {
             error: outcome.error,
             failed_step: outcome.failed_step,
             wake_at: None,
+            cancel_requested: false,
             ..self.row.clone()
         };
-        let steps = records(&self.definition, &self.entries, row.status);
-        let detail = RunDetail { trigger: Some(self.trigger.clone()), steps };
+        let output = match &outcome.output {
+            Some(output) => Some(self.keep_insisting(output, "output").await?),
+            None => None,
+        };
+        let steps = records_of(self.run.plan(), &self.entries, row.status);
+        let detail = RunDetail { trigger: Some(self.trigger.clone()), steps, output };
         let mut insistence = Insistence::new(self);
-        while let Err(error) = self.write_final(&row, &detail).await {
-            insistence.wait_after(error).await?;
-        }
-        report_end(self.deps, &row);
-        Ok(())
+        let detail = loop {
+            match self.write_final(&row, &detail).await {
+                Ok(detail) => break detail,
+                Err(error) => insistence.wait_after(error).await?,
+            }
+        };
+        ending::report(self.deps, &row);
+        ending::follow_up(self.deps, &row, &detail).await
     }
 
-    async fn write_final(&self, row: &RunRow, detail: &RunDetail) -> Result<(), Error> {
-        let detail = fold(self.deps, row, detail.clone(), &self.entries).await?;
-        Ok(self.deps.store.runs().replace(&self.row, row, Some(&detail)).await?)
+    async fn write_final(&self, row: &RunRow, detail: &RunDetail) -> Result<RunDetail, Error> {
+        let mut detail = detail.clone();
+        let folded = fold(self.deps, row, &mut detail, &self.entries).await?;
+        self.deps.store.runs().replace(&self.row, row, Some(&folded)).await?;
+        Ok(detail)
+    }
+
+    /// A step's output as the journal holds it; or why the step fails instead.
+    async fn keep_output(
+        &mut self,
+        value: &Value,
+        step: &str,
+        item: Option<u32>,
+    ) -> Result<Result<Payload, StepError>, Error> {
+        let kept = self.keep_insisting(value, &slot(step, item, "output")).await?;
+        self.output_bytes += size(&kept);
+        if self.output_bytes > MAX_OUTPUT_BYTES {
+            let message = "the outputs of the run's steps take more than 32 MiB together; let steps yield less, or split \
+                           the workflow";
+            return Ok(Err(StepError::terminal(ErrorCode::ResponseInvalid, message)));
+        }
+        Ok(Ok(kept))
     }
 
     async fn keep_insisting(&self, value: &Value, name: &str) -> Result<Payload, Error> {
@@ -436,6 +659,33 @@ impl<'a> Execution<'a> {
     async fn keep(&self, value: &Value, name: &str) -> Result<Payload, Error> {
         let key = format!("{LIVE}/{}/{}/{}/{name}", self.row.tenant, self.row.id, self.row.fence);
         store_payload(self.deps, value, key).await
+    }
+}
+
+/// The outcome of a run that somebody cancelled.
+pub(crate) fn cancelled() -> Outcome {
+    let error = StepError::terminal(ErrorCode::Cancelled, "the run was cancelled");
+    Outcome { status: RunStatus::Cancelled, error: Some(error), failed_step: None, output: None }
+}
+
+/// Whether these settle something at once, so that deciding again later comes to the same.
+fn waits_for_nothing(entries: &[Entry]) -> bool {
+    entries.iter().all(|entry| !matches!(entry.event, Event::Started { .. }))
+}
+
+fn is_connectors(call: &Call) -> bool {
+    Builtin::named(&call.uses).is_none()
+}
+
+/// The name of a slot's blob.
+fn slot(step: &str, item: Option<u32>, what: &str) -> String {
+    item.map_or_else(|| format!("{step}.{what}"), |item| format!("{step}.{item}.{what}"))
+}
+
+fn size(payload: &Payload) -> usize {
+    match payload {
+        Payload::Inline(value) => value.to_string().len(),
+        Payload::Blob(blob) => usize::try_from(blob.bytes).unwrap_or(usize::MAX),
     }
 }
 
@@ -469,37 +719,4 @@ impl<'a> Insistence<'a> {
         self.delay = (self.delay * 2).min(MAX_INSISTENCE_DELAY);
         Ok(())
     }
-}
-
-/// Tells of a run that is final: a log line, and the metrics.
-pub(crate) fn report_end(deps: &Deps, row: &RunRow) {
-    let outcome = name(&row.status);
-    // Two machines' clocks: one that is ahead makes nothing negative, of which CloudWatch would make no percentile.
-    let since_accepted = |at: Timestamp| (at.as_millisecond() - row.accepted_at.as_millisecond()).max(0);
-    let ended = EndedRun {
-        duration_ms: since_accepted(row.finished_at.unwrap_or_else(|| deps.clock.now())),
-        queue_age_ms: since_accepted(row.started_at),
-    };
-    let usage = usage::so_far();
-    tracing::info!(
-        component = "worker",
-        tenant_id = %row.tenant,
-        workflow_id = %row.workflow,
-        run_id = %row.id,
-        trace_id = calls::trace_of(row).map(|trace| trace.trace_id()).unwrap_or_default(),
-        status = outcome,
-        code = row.error.as_ref().map(|error| name(&error.code)),
-        failed_step = row.failed_step,
-        duration_ms = ended.duration_ms,
-        queue_age_ms = ended.queue_age_ms,
-        read_units = usage.as_ref().map(|usage| usage.read_units).filter(|units| *units > 0.0),
-        write_units = usage.as_ref().map(|usage| usage.write_units),
-        "run ended"
-    );
-    deps.metrics.run_ended(&outcome, ended);
-}
-
-/// A status or code as the API writes it.
-fn name(value: &impl Serialize) -> String {
-    serde_json::to_value(value).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -1,27 +1,31 @@
 //! Consumes the run queue and executes runs; consumes its dead letters. What it does with a message is the table of
 //! `docs/adr/0001-messages-and-rows.md`: [`table`](self) looks at the run's row and claims it, `execution` drives the
-//! engine and keeps the journal, `calls` makes the calls, `values` keeps what is too large for rows, `wake` arms timers.
+//! engine and keeps the journal, `calls` makes the calls, `waits` begins what a run then waits for, `ending` does what follows
+//! from its end, `values` keeps what is too large for rows, `wake` arms timers.
 //!
 //! Who takes messages from the queue and deletes them is not its business: on AWS Lambda's event source mapping does so
 //! and hands them over as a `batch`, on a laptop `local` does.
 
 mod batch;
 mod calls;
+mod ending;
 mod execution;
 mod table;
 mod values;
+mod waits;
 mod wake;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::Timestamp;
 use tidegate_egress::Egress;
 use tidegate_model::RunRow;
+use tidegate_platform::envelope::EnvelopeError;
 use tidegate_platform::queue::ReceivedMessage;
-use tidegate_platform::{Blobs, Clock, PortError, Queue, Scheduler};
+use tidegate_platform::{Blobs, Clock, Envelope, PortError, Queue, Scheduler};
 use tidegate_store::Store;
 use tidegate_telemetry::Metrics;
 
@@ -42,6 +46,8 @@ pub struct Deps {
     pub blobs: Arc<dyn Blobs>,
     /// The way out; opens connections.
     pub egress: Egress,
+    /// Signs the links of approvals, under the data key that opens connections.
+    pub envelope: Envelope,
     /// Tells the time.
     pub clock: Clock,
     /// How it works.
@@ -66,6 +72,12 @@ pub struct Settings {
     pub in_place: Duration,
     /// How long a write that records what has happened is repeated before the message is given back.
     pub insistence: Duration,
+    /// How often a run with a call under way looks whether it was cancelled.
+    pub watch: Duration,
+    /// How long the others of a batch wait for the last of its runs, which then goes on in a message of its own.
+    pub alone_after: Duration,
+    /// Where people reach this installation, without a slash at its end: links begin with it.
+    pub public_url: String,
 }
 
 impl Settings {
@@ -77,6 +89,9 @@ impl Settings {
             worker_timeout: Duration::from_secs(300),
             in_place: Duration::from_secs(2),
             insistence: Duration::from_secs(60),
+            watch: Duration::from_secs(2),
+            alone_after: Duration::from_secs(20),
+            public_url: String::new(),
         }
     }
 
@@ -116,6 +131,8 @@ enum Error {
     Store(#[from] tidegate_store::Error),
     #[error(transparent)]
     Port(#[from] PortError),
+    #[error("the tenant's data key can't be used")]
+    Envelope(#[source] EnvelopeError),
     #[error("{0}")]
     Corrupt(String),
     /// Somebody else wrote the run's row or journal: the claim is lost.
@@ -134,12 +151,14 @@ const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 impl Deps {
     /// Puts a worker together.
+    #[expect(clippy::too_many_arguments, reason = "one for each service that the function's policy names")]
     pub fn new(
         store: Store,
         queue: Arc<dyn Queue>,
         scheduler: Arc<dyn Scheduler>,
         blobs: Arc<dyn Blobs>,
         egress: Egress,
+        envelope: Envelope,
         clock: Clock,
         settings: Settings,
     ) -> Self {
@@ -150,6 +169,7 @@ impl Deps {
             scheduler,
             blobs,
             egress,
+            envelope,
             clock,
             settings,
             metrics: Metrics::default(),
@@ -161,7 +181,10 @@ impl Deps {
 
 /// Handles one message, to its end or until `time` is over. A panic fails this message only.
 pub async fn handle(deps: &Deps, message: &ReceivedMessage, source: Source, time: Duration) -> Verdict {
-    let invocation = Invocation::begin(deps, time);
+    handle_in(deps, message, source, Invocation::begin(deps, time)).await
+}
+
+async fn handle_in(deps: &Deps, message: &ReceivedMessage, source: Source, invocation: Invocation) -> Verdict {
     match table::handle(deps, message, source, &invocation).boxed().await {
         Ok(verdict) => verdict,
         Err(Error::Lost) => Verdict::Keep { visible_in: Duration::from_secs(1) },
@@ -183,10 +206,14 @@ fn retry_after_fault(receive_count: u32) -> Duration {
 }
 
 /// The time that one handling of a message has.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Invocation {
     deadline: Instant,
     lease_until: Timestamp,
+    /// From when on it holds up the others of its batch.
+    alone_from: Instant,
+    /// How many messages of its batch are not settled; none where it is handled by itself.
+    crowd: Option<Arc<AtomicUsize>>,
 }
 
 impl Invocation {
@@ -194,7 +221,21 @@ impl Invocation {
         Self {
             deadline: Instant::now() + time,
             lease_until: deps.clock.now().checked_add(time + LEASE_MARGIN).unwrap_or(Timestamp::MAX),
+            alone_from: Instant::now() + deps.settings.alone_after,
+            crowd: None,
         }
+    }
+
+    /// One of a batch, of which so many messages are not settled yet.
+    fn in_batch(mut self, unsettled: &Arc<AtomicUsize>) -> Self {
+        self.crowd = Some(Arc::clone(unsettled));
+        self
+    }
+
+    /// Whether all others of its batch only wait for this run. It then goes on by a message to itself.
+    fn should_yield(&self) -> bool {
+        let is_last = self.crowd.as_ref().is_some_and(|unsettled| unsettled.load(Ordering::Relaxed) == 1);
+        is_last && Instant::now() >= self.alone_from
     }
 
     /// By the monotonic clock, and by the clock that leases go by: a machine that slept stops the one, not the other.

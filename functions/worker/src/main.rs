@@ -9,10 +9,12 @@ fn main() -> anyhow::Result<()> {
     tidegate_lambda::start("worker", async |aws| {
         let process = aws.ids.entropy().map(|byte| format!("{byte:02x}")).concat();
         let timeout = Duration::from_secs(aws.setting("TIDEGATE_WORKER_TIMEOUT")?);
-        let settings = Settings::on_lambda(process, timeout);
+        let public_url: String = aws.setting("TIDEGATE_PUBLIC_URL")?;
+        let settings = Settings { public_url, ..Settings::on_lambda(process, timeout) };
         let (queue, scheduler, blobs) = (aws.run_queue()?, aws.scheduler()?, aws.blobs()?);
-        let egress = aws.egress(aws.envelope()?)?;
-        let mut deps = Deps::new(aws.store()?, queue, scheduler, blobs, egress, aws.clock.clone(), settings);
+        let envelope = aws.envelope()?;
+        let egress = aws.egress(envelope.clone())?;
+        let mut deps = Deps::new(aws.store()?, queue, scheduler, blobs, egress, envelope, aws.clock.clone(), settings);
         deps.metrics = Metrics::collecting();
 
         let name: String = aws.setting("AWS_LAMBDA_FUNCTION_NAME")?;

@@ -9,17 +9,19 @@ use futures::FutureExt;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::de::Error as _;
-use serde_json::json;
+use serde_json::{Map, json};
 use tidegate_model::{
     ErrorCode, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage, StepError,
     Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
 };
 use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_platform::queue::ReceivedMessage;
-use tidegate_store::CreateError;
+use tidegate_store::{CreateError, StoredRun};
 
+use crate::ending::{self, Conflict};
 use crate::execution::{self, After, Claimed};
-use crate::wake::arm_wake;
+use crate::waits::{derived_id, hexadecimal};
+use crate::wake::{arm_wake, disarm};
 use crate::{Deps, Error, Invocation, Source, Verdict, values};
 
 /// The owner of a claim that was given back with no call in doubt.
@@ -51,7 +53,7 @@ pub(crate) async fn handle(
             None => Ok(Verdict::Delete),
         },
         Message::Wake(wake) => match deps.store.runs().get(wake.tenant_id, wake.run_id).await? {
-            Some(stored) => existing(deps, stored.row, &Incoming::Wake(wake), invocation).await,
+            Some(stored) => existing(deps, stored, &Incoming::Wake(wake), invocation).await,
             None => {
                 tracing::warn!(component = "worker", run_id = %wake.run_id, "a wake-up for a run that is gone is dropped");
                 Ok(Verdict::Delete)
@@ -103,16 +105,22 @@ async fn start(
     let row = first_claim(deps, &start, invocation);
     if source == Source::DeadLetters {
         return match deps.store.runs().get(start.tenant_id, start.run_id).await? {
-            Some(stored) => existing(deps, stored.row, &Incoming::Start(start), invocation).await,
+            Some(stored) => existing(deps, stored, &Incoming::Start(start), invocation).await,
             None => give_up_unclaimed(deps, start, row, received).await,
         };
     }
     match deps.store.runs().create(&row, None).await {
         Ok(()) => {
-            let claimed = Claimed { row, input: Some(start.trigger), journal: Vec::new(), after: After::Nothing };
+            let claimed = Claimed {
+                row,
+                input: Some(start.trigger),
+                journal: Vec::new(),
+                signals: Vec::new(),
+                after: After::Nothing,
+            };
             execute(deps, claimed, invocation).await
         }
-        Err(CreateError::Exists(stored)) => existing(deps, stored.row, &Incoming::Start(start), invocation).await,
+        Err(CreateError::Exists(stored)) => existing(deps, *stored, &Incoming::Start(start), invocation).await,
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
@@ -138,25 +146,28 @@ fn first_claim(deps: &Deps, start: &StartMessage, invocation: &Invocation) -> Ru
         traceparent: start.traceparent.clone(),
         error: None,
         failed_step: None,
+        cancel_requested: false,
+        parent: start.parent.clone(),
     }
 }
 
 async fn existing(
     deps: &Deps,
-    mut row: RunRow,
+    mut stored: StoredRun,
     incoming: &Incoming,
     invocation: &Invocation,
 ) -> Result<Verdict, Error> {
     loop {
+        let row = &stored.row;
         match row.status {
             RunStatus::Waiting => match incoming {
                 Incoming::Wake(wake) if wake.wake == row.wake => {}
                 Incoming::Wake(_) | Incoming::Start(_) => {
-                    arm_wake(deps, &row).await?;
+                    arm_wake(deps, row).await?;
                     return Ok(Verdict::Delete);
                 }
             },
-            RunStatus::Running if deps.lease_is_over(&row) => {}
+            RunStatus::Running if deps.lease_is_over(row) => {}
             RunStatus::Running => {
                 let visible_in = Duration::try_from(row.lease_until.duration_since(deps.clock.now()));
                 return Ok(Verdict::Keep { visible_in: visible_in.unwrap_or_default() });
@@ -166,12 +177,15 @@ async fn existing(
             | RunStatus::Failed
             | RunStatus::Cancelled
             | RunStatus::TimedOut
-            | RunStatus::Skipped => return Ok(Verdict::Delete),
+            | RunStatus::Skipped => {
+                after_the_end(deps, &stored, incoming).await?;
+                return Ok(Verdict::Delete);
+            }
         }
-        match claim(deps, &row, incoming, invocation).await? {
+        match claim(deps, row, incoming, invocation).await? {
             Claim::Won(claimed) => return execute(deps, *claimed, invocation).await,
             Claim::GivenUp => return Ok(Verdict::Delete),
-            Claim::Changed(current) => row = *current,
+            Claim::Changed(current) => stored = *current,
         }
     }
 }
@@ -180,15 +194,34 @@ enum Claim {
     Won(Box<Claimed>),
     GivenUp,
     /// The row was written meanwhile.
-    Changed(Box<RunRow>),
+    Changed(Box<StoredRun>),
+}
+
+/// What is left to do for a run that is final: whoever ended it may have died before it did what follows, and one that was
+/// cancelled while nobody held it has no record yet.
+async fn after_the_end(deps: &Deps, stored: &StoredRun, incoming: &Incoming) -> Result<(), Error> {
+    let Some(detail) = &stored.detail else {
+        let start = match incoming {
+            Incoming::Start(start) => Some(start),
+            Incoming::Wake(_) => None,
+        };
+        return ending::keep_record(deps, &stored.row, start).await;
+    };
+    if stored.row.status == RunStatus::Succeeded && stored.row.parent.is_none() {
+        return Ok(());
+    }
+    let Some(detail) = values::load(deps, detail).await? else { return Ok(()) };
+    let detail: RunDetail = serde_json::from_value(detail)
+        .map_err(|error| Error::Corrupt(format!("the detail of {}: {error}", stored.row.id)))?;
+    ending::follow_up(deps, &stored.row, &detail).await
 }
 
 /// Claims a waiting run, or a running one whose lease is over.
 async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invocation) -> Result<Claim, Error> {
     let journal = deps.store.runs().journal(old.tenant, old.id).await?;
-    let length = u32::try_from(journal.len()).unwrap_or(u32::MAX);
+    let length = u32::try_from(journal.items.len()).unwrap_or(u32::MAX);
     let progressed = old.status == RunStatus::Waiting || length > old.journal_length;
-    let input = match (journal.first().and_then(|item| item.input.clone()), incoming) {
+    let input = match (journal.items.first().and_then(|item| item.input.clone()), incoming) {
         (Some(input), _) => Some(input),
         (None, Incoming::Start(start)) => Some(start.trigger.clone()),
         (None, Incoming::Wake(_)) => None,
@@ -215,23 +248,28 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
                 "the worker died {MAX_CLAIMS} times on this run without finishing a step; see the log of these times"
             ),
         );
-        let claimed = Claimed { row, input, journal, after };
-        return match execution::give_up(deps, old, claimed, error).await {
+        let claimed = Claimed { row, input, journal: journal.items, signals: journal.signals, after };
+        return match ending::give_up(deps, old, claimed, error).await {
             Ok(()) => Ok(Claim::GivenUp),
             Err(conflict) => changed(conflict),
         };
     }
     match deps.store.runs().replace(old, &row, None).await {
-        Ok(()) => Ok(Claim::Won(Box::new(Claimed { row, input, journal, after }))),
-        Err(error) => changed(execution::lost_to(error)),
+        Ok(()) => {
+            if old.status == RunStatus::Waiting {
+                disarm(deps, old).await?;
+            }
+            Ok(Claim::Won(Box::new(Claimed { row, input, journal: journal.items, signals: journal.signals, after })))
+        }
+        Err(error) => changed(ending::lost_to(error)),
     }
 }
 
-fn changed(conflict: execution::Conflict) -> Result<Claim, Error> {
+fn changed(conflict: Conflict) -> Result<Claim, Error> {
     match conflict {
-        execution::Conflict::With(row) => Ok(Claim::Changed(row)),
-        execution::Conflict::Gone => Ok(Claim::GivenUp),
-        execution::Conflict::Error(error) => Err(error),
+        Conflict::With(stored) => Ok(Claim::Changed(stored)),
+        Conflict::Gone => Ok(Claim::GivenUp),
+        Conflict::Error(error) => Err(error),
     }
 }
 
@@ -295,19 +333,21 @@ async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Op
         tenant_id: firing.tenant_id,
         workflow_id: firing.workflow_id,
         version: workflow.version,
-        trigger: TriggerInput { kind: TriggerKind::Schedule, content_type: None, body: Payload::Inline(body) },
+        trigger: TriggerInput {
+            kind: TriggerKind::Schedule,
+            content_type: None,
+            body: Payload::Inline(body),
+            parameters: Map::new(),
+        },
         accepted_at: planned,
         traceparent: tidegate_telemetry::TraceContext::new_root().to_string(),
+        parent: None,
     }))
 }
 
 /// The same firing is the same run, however often it is delivered.
 fn firing_run_id(firing: &ScheduleMessage, planned: Timestamp) -> RunId {
-    let source = format!("{} {}", firing.workflow_id, planned);
-    let hash = digest::digest(&digest::SHA256, source.as_bytes());
-    let mut entropy = [0; 10];
-    entropy.copy_from_slice(&hash.as_ref()[..10]);
-    RunId::for_tenant(firing.tenant_id, planned, entropy)
+    derived_id(firing.tenant_id, planned, format!("{} {}", firing.workflow_id, planned).as_bytes())
 }
 
 /// Marks a run as failed whose message went to the dead letters before anybody claimed it.
@@ -332,11 +372,12 @@ async fn give_up_unclaimed(
         error: Some(error),
         ..row
     };
-    let detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new() };
-    let detail = values::fold(deps, &row, detail, &[]).await?;
-    match deps.store.runs().create(&row, Some(&detail)).await {
+    let mut detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new(), output: None };
+    let folded = values::fold(deps, &row, &mut detail, &[]).await?;
+    match deps.store.runs().create(&row, Some(&folded)).await {
         Ok(()) => {
-            execution::report_end(deps, &row);
+            ending::report(deps, &row);
+            ending::follow_up(deps, &row, &detail).await?;
             Ok(Verdict::Delete)
         }
         Err(CreateError::Exists(_)) => Err(Error::Lost),
@@ -346,8 +387,7 @@ async fn give_up_unclaimed(
 
 async fn keep_dead_letter(deps: &Deps, tenant: &str, body: &str) -> Result<String, Error> {
     let hash = digest::digest(&digest::SHA256, body.as_bytes());
-    let name: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-    let key = format!("{KEPT}/{tenant}/dead_letters/{name}");
+    let key = format!("{KEPT}/{tenant}/dead_letters/{}", hexadecimal(hash.as_ref()));
     deps.blobs.put(&key, body.to_owned().into()).await?;
     Ok(key)
 }

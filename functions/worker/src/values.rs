@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use serde_json::Value;
-use tidegate_model::{BlobRef, Entry, INLINE_LIMIT_BYTES, Payload, RunDetail, RunRow};
+use tidegate_model::{BlobRef, Entry, Event, INLINE_LIMIT_BYTES, Payload, RunDetail, RunRow};
 use tidegate_platform::blobs::{KEPT, LIVE};
 
 use crate::{Deps, Error};
@@ -49,11 +49,11 @@ fn kept_key(key: &str) -> String {
 pub(crate) async fn fold(
     deps: &Deps,
     row: &RunRow,
-    mut detail: RunDetail,
+    detail: &mut RunDetail,
     entries: &[Entry],
 ) -> Result<Payload, Error> {
     let mut referred = HashSet::new();
-    for blob in blobs_of(&mut detail) {
+    for blob in blobs_of(detail) {
         referred.insert(blob.key.clone());
         let kept = kept_key(&blob.key);
         match deps.blobs.rename(&blob.key, &kept).await {
@@ -66,21 +66,25 @@ pub(crate) async fn fold(
         blob.key = kept;
     }
     for entry in entries {
-        if let Entry::Started { input: Payload::Blob(blob), .. } = entry
+        if let Event::Started { input: Payload::Blob(blob) } = &entry.event
             && !referred.contains(&blob.key)
         {
             deps.blobs.delete(&blob.key).await?;
         }
     }
-    let value = serde_json::to_value(&detail).map_err(|error| Error::Corrupt(error.to_string()))?;
+    let value = serde_json::to_value(&*detail).map_err(|error| Error::Corrupt(error.to_string()))?;
     store_payload(deps, &value, format!("{KEPT}/{}/{}/{}/detail", row.tenant, row.id, row.fence)).await
 }
 
 fn blobs_of(detail: &mut RunDetail) -> Vec<&mut BlobRef> {
     let bodies = detail.trigger.iter_mut().map(|trigger| &mut trigger.body);
-    let values = detail.steps.iter_mut().flat_map(|step| step.input.iter_mut().chain(&mut step.output));
+    let values = detail.steps.iter_mut().flat_map(|step| {
+        let items = step.items.iter_mut().flat_map(|item| item.input.iter_mut().chain(&mut item.output));
+        step.input.iter_mut().chain(&mut step.output).chain(items)
+    });
     bodies
         .chain(values)
+        .chain(&mut detail.output)
         .filter_map(|payload| match payload {
             Payload::Blob(blob) => Some(blob),
             Payload::Inline(_) => None,

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod batch;
+mod graph;
 mod world;
 
 use std::collections::HashMap;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_model::{
-    Connection, Entry, ErrorCode, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord,
+    Connection, Entry, ErrorCode, Event, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord,
 };
 use tidegate_platform::Blobs;
 use tidegate_platform::queue::Queue;
@@ -85,20 +86,12 @@ async fn running_with_a_lease_that_is_over_is_resumed_without_repeating_a_journa
         let row = world.row(&start, RunStatus::Running);
         world.store.runs().create(&row, None).await.unwrap();
         let at = world.clock.now();
-        let started = |step: &str| Entry::Started {
-            step: step.to_owned(),
-            attempt: 1,
-            at,
-            input: Payload::Inline(json!({"method": "POST"})),
-        };
+        let entry = |step: &str, event: Event| Entry { step: step.to_owned(), item: None, attempt: 1, at, event };
+        let started = |step| entry(step, Event::Started { input: Payload::Inline(json!({"method": "POST"})) });
         let output = Payload::Inline(json!({"status": 200}));
         let item = JournalItem {
             input: Some(start.trigger.clone()),
-            entries: vec![
-                started("a"),
-                Entry::Succeeded { step: "a".to_owned(), attempt: 1, at, output },
-                started("b"),
-            ],
+            entries: vec![started("a"), entry("a", Event::Succeeded { output, outlet: None }), started("b")],
         };
         world.store.runs().append_journal(world.tenant, row.id, 0, &item, at).await.unwrap();
 

@@ -4,9 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_model::{Builtin, ErrorCode, Event, MAX_WAIT, Payload, Pointer, RunStatus, Signal, StepError, parse_wait};
 
-use crate::expression::transform;
 use crate::run::{Begin, expression_failed, later};
-use crate::{Data, ExpressionError, Scope};
+use crate::{Data, ExpressionError, Scope, transform};
 
 /// What a built-in action comes to with this input.
 pub(crate) fn evaluate(

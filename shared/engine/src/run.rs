@@ -121,7 +121,6 @@ pub struct Outcome {
 
 /// A run: its plan, what started it, and what its journal has told so far. The same journal makes the same run, and
 /// the same run decides the same.
-#[derive(Debug)]
 pub struct Run {
     plan: Arc<Plan>,
     facts: Facts,

@@ -6,8 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use serde_json::{Map, Value, json};
 use tidegate_model::{StepError, TriggerKind};
 
-use crate::expression::Names;
-use crate::{Data, Facts, Plan, Scope};
+use crate::{Data, Facts, Names, Plan, Scope};
 
 /// The names of a run that is made up, to try expressions in: a body's fields, and values of reserved names, which win
 /// as they do in a run.
@@ -44,7 +43,6 @@ impl Names for PreviewNames {
 }
 
 /// What is known of a run, shared by all scopes of it.
-#[derive(Debug)]
 pub(crate) struct Known {
     plan: Arc<Plan>,
     body: Data,
@@ -53,7 +51,7 @@ pub(crate) struct Known {
 }
 
 /// What is known of a step.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct StepNames {
     members: Vec<(&'static str, Data)>,
     output: Option<Data>,
@@ -134,7 +132,6 @@ impl Known {
 }
 
 /// The names at the top of a scope.
-#[derive(Debug)]
 pub(crate) struct RootNames {
     known: Arc<Known>,
     /// The step whose scope it is; none for the run's end.
@@ -156,7 +153,6 @@ impl Names for RootNames {
 }
 
 /// `steps`: those that are settled before one of them.
-#[derive(Debug)]
 struct StepsNames {
     known: Arc<Known>,
     step: Option<usize>,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -62,6 +63,7 @@ struct CacheKey {
 #[derive(Clone)]
 struct OpenedKey {
     cipher: Arc<Cipher>,
+    signing: Arc<hmac::Key>,
     at: Timestamp,
 }
 
@@ -113,11 +115,34 @@ impl Envelope {
         cipher.open(&bound(context, associated), &sealed).map_err(|_| EnvelopeError::Refused)
     }
 
+    /// HMAC-SHA256 of a message under a key that is derived from a wrapped data key (base64) for this one purpose. Whoever
+    /// can open the data key makes the same again; nobody else can.
+    ///
+    /// # Errors
+    /// The data key doesn't open.
+    pub async fn sign(
+        &self,
+        wrapped: &str,
+        context: &KeyContext,
+        purpose: &str,
+        message: &[u8],
+    ) -> Result<[u8; 32], EnvelopeError> {
+        let opened = self.opened(wrapped, context).await?;
+        let tag = hmac::sign(&opened.signing, &canonical("tidegate signature", &[purpose.as_bytes(), message]));
+        let mut signature = [0; 32];
+        signature.copy_from_slice(tag.as_ref());
+        Ok(signature)
+    }
+
     async fn cipher(&self, wrapped: &str, context: &KeyContext) -> Result<Arc<Cipher>, EnvelopeError> {
+        Ok(self.opened(wrapped, context).await?.cipher)
+    }
+
+    async fn opened(&self, wrapped: &str, context: &KeyContext) -> Result<OpenedKey, EnvelopeError> {
         let key = CacheKey { wrapped: wrapped.to_owned(), context: context.clone() };
         if let Some(opened) = self.opened.get(&key).await {
             if self.clock.now() < opened.at + DATA_KEY_TTL {
-                return Ok(opened.cipher);
+                return Ok(opened);
             }
             self.opened.invalidate(&key).await;
         }
@@ -126,11 +151,16 @@ impl Envelope {
             // The time before the call, so that the bound counts from when the key service was asked.
             let at = self.clock.now();
             let plain = self.keys.unwrap_data_key(&bytes, context).await?;
-            Ok(OpenedKey { cipher: Arc::new(Cipher::new(&plain)), at })
+            Ok(OpenedKey { cipher: Arc::new(Cipher::new(&plain)), signing: Arc::new(signing_key(&plain)), at })
         };
-        let opened = self.opened.try_get_with(key, open).await.map_err(EnvelopeError::DataKey)?;
-        Ok(opened.cipher)
+        self.opened.try_get_with(key, open).await.map_err(EnvelopeError::DataKey)
     }
+}
+
+/// The key that signs, apart from the one that seals: HMAC as the pseudo-random function of RFC 5869.
+fn signing_key(data_key: &[u8; 32]) -> hmac::Key {
+    let derive = hmac::Key::new(hmac::HMAC_SHA256, data_key);
+    hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&derive, b"tidegate signing key").as_ref())
 }
 
 impl fmt::Debug for Envelope {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_model::{
     Definition, Message, Payload, Role, RunId, RunRow, RunStatus, StartMessage, Tenant, TenantId, TriggerInput,
@@ -117,6 +117,7 @@ impl World {
             Arc::new(Mortal { port: Arc::new(self.queue.scheduler()), life: self.life.clone() }),
             Arc::new(Mortal { port: Arc::clone(&self.blobs), life: self.life.clone() }),
             Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone()),
+            self.envelope.clone(),
             self.clock.clone(),
             settings,
         )
@@ -200,9 +201,11 @@ impl World {
                 kind: TriggerKind::Webhook,
                 content_type: Some("application/json".to_owned()),
                 body: Payload::Inline(json!({"n": 1})),
+                parameters: Map::new(),
             },
             accepted_at: self.clock.now(),
             traceparent: TRACEPARENT.to_owned(),
+            parent: None,
         }
     }
 
@@ -228,6 +231,8 @@ impl World {
             traceparent: TRACEPARENT.to_owned(),
             error: None,
             failed_step: None,
+            cancel_requested: false,
+            parent: None,
         }
     }
 

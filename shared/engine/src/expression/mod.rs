@@ -104,13 +104,15 @@ impl Scope {
     /// large or too deep to be stored and read again.
     pub fn fill(&self, fields: &Map<String, Value>, at: &Pointer) -> Result<Value, ExpressionError> {
         let filled = Value::Object(self.fill_fields(fields, at, &mut Budget::new())?);
-        match check_json_value(&filled) {
-            Ok(()) => Ok(filled),
-            Err(error) => {
-                let message = format!("the input has {error} once its expressions are filled in");
-                Err(ExpressionError { pointer: at.clone(), message })
-            }
-        }
+        checked(filled, at)
+    }
+
+    /// Fills in every expression of any value.
+    ///
+    /// # Errors
+    /// As [`Scope::fill`].
+    pub fn fill_one(&self, value: &Value, at: &Pointer) -> Result<Value, ExpressionError> {
+        checked(self.fill_value(value, at, &mut Budget::new())?, at)
     }
 
     /// Evaluates one expression, which may stand in braces: `order.total > 100`.
@@ -215,6 +217,15 @@ impl Scope {
             Fault::Refused(reason) => syntax::unusable(source, &reason),
         })
     }
+}
+
+/// A filled-in value that can be stored and read again.
+fn checked(filled: Value, at: &Pointer) -> Result<Value, ExpressionError> {
+    check_json_value(&filled).map_err(|error| {
+        let message = format!("the value has {error} once its expressions are filled in");
+        ExpressionError { pointer: at.clone(), message }
+    })?;
+    Ok(filled)
 }
 
 fn json(source: &str, value: &Data, room: &mut data::Room) -> Result<Value, String> {

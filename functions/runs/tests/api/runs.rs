@@ -1,118 +1,24 @@
 //! `/api/runs` and its older name, `/api/logs`.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
-
 use std::time::Duration;
 
-use http::Method;
 use insta::assert_json_snapshot;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidegate_model::{
-    Attempt, BlobRef, Definition, Entry, ErrorCode, Payload, Role, RunDetail, RunId, RunRow, RunStatus, StepError,
-    StepRecord, TriggerInput, TriggerKind, Workflow,
+    Attempt, BlobRef, Entry, ErrorCode, Event, ItemRecord, ParentStep, Payload, RunDetail, RunId, RunStatus, StepError,
+    StepRecord, TriggerInput, TriggerKind,
 };
-use tidegate_platform::Blobs;
-use tidegate_runs::{Deps, api};
 use tidegate_store::JournalItem;
-use tidegate_testing::{Session, TestApp, World};
 
-struct Setup {
-    world: World,
-    app: TestApp,
-    owner: Session,
-    workflow: Workflow,
-}
-
-async fn setup() -> Setup {
-    let world = World::new().await;
-    let app = TestApp::new(
-        &world,
-        api(Deps {
-            store: world.store_of("runs"),
-            blobs: world.blobs.clone(),
-            verifier: world.verifier.clone(),
-            clock: world.clock.clone(),
-        }),
-    );
-    let owner = world.session("alex").await;
-    let workflow = workflow(&world, &owner).await;
-    Setup { world, app, owner, workflow }
-}
-
-async fn workflow(world: &World, session: &Session) -> Workflow {
-    let step = |id: &str| json!({"id": id, "uses": "http.request", "with": {"method": "GET", "url": "https://e.org"}});
-    let body = json!({"name": "w", "trigger": {"type": "webhook"}, "steps": [step("first"), step("second")]});
-    let definition = Definition::parse(&body).unwrap();
-    let now = world.clock.now();
-    let workflow = Workflow {
-        id: world.ids.workflow(),
-        tenant: session.tenant,
-        name: definition.name.clone(),
-        active: true,
-        version: 1,
-        revision: 1,
-        trigger: definition.trigger.clone(),
-        created_at: now,
-        updated_at: now,
-    };
-    world.store.workflows().create(&workflow, &definition).await.unwrap();
-    workflow
-}
-
-impl Setup {
-    /// A row as the worker's claim writes it.
-    fn row(&self) -> RunRow {
-        let now = self.world.clock.now();
-        let id = self.world.ids.run(self.owner.tenant);
-        RunRow {
-            id,
-            tenant: self.owner.tenant,
-            workflow: self.workflow.id,
-            version: 1,
-            trigger: TriggerKind::Webhook,
-            status: RunStatus::Running,
-            accepted_at: now,
-            started_at: now,
-            finished_at: None,
-            fence: 1,
-            lease_until: now,
-            lease_owner: format!("owner of {id}"),
-            claims: 1,
-            journal_length: 0,
-            wake: 0,
-            wake_at: None,
-            traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
-            error: None,
-            failed_step: None,
-        }
-    }
-
-    fn ended(&self, status: RunStatus) -> RunRow {
-        let row = self.row();
-        let finished_at = Some(row.started_at + Duration::from_millis(250));
-        let error = (status == RunStatus::Failed)
-            .then(|| StepError::terminal(ErrorCode::TargetFailed, "the target answered 404 Not Found"));
-        let failed_step = error.as_ref().map(|_| "second".to_owned());
-        RunRow { status, finished_at, error, failed_step, ..row }
-    }
-
-    async fn store(&self, row: &RunRow, detail: Option<&RunDetail>) -> RunId {
-        let detail = detail.map(|detail| Payload::Inline(serde_json::to_value(detail).unwrap()));
-        self.world.store.runs().create(row, detail.as_ref()).await.unwrap();
-        row.id
-    }
-
-    /// Stores a value as the worker stores large ones.
-    async fn blob(&self, name: &str, value: &Value) -> Payload {
-        let (key, text) = (format!("kept/{}/test/{name}", self.owner.tenant), value.to_string());
-        let bytes = text.len() as u64;
-        self.world.blobs.put(&key, text.into()).await.unwrap();
-        Payload::Blob(BlobRef { key, bytes })
-    }
-}
+use crate::{setup, workflow};
 
 fn input(body: Payload) -> TriggerInput {
-    TriggerInput { kind: TriggerKind::Webhook, content_type: Some("application/json".to_owned()), body }
+    TriggerInput {
+        kind: TriggerKind::Webhook,
+        content_type: Some("application/json".to_owned()),
+        body,
+        parameters: Map::default(),
+    }
 }
 
 fn succeeded(id: &str, at: jiff::Timestamp, output: Payload) -> StepRecord {
@@ -131,8 +37,10 @@ fn succeeded(id: &str, at: jiff::Timestamp, output: Payload) -> StepRecord {
         status: RunStatus::Succeeded,
         input: Some(Payload::Inline(json!({"method": "GET", "headers": {"X-Api-Key": "k", "accept": "*/*"}}))),
         output: Some(output),
+        outlet: None,
         error: None,
         attempts: vec![attempt(1, 0, 20, Some(refused)), attempt(2, 100, 150, None)],
+        items: Vec::new(),
     }
 }
 
@@ -157,6 +65,7 @@ async fn a_finished_run_shows_everything() {
             ),
             failed,
         ],
+        output: None,
     };
     let id = setup.store(&row, Some(&detail)).await;
     let answer = setup.app.get(&setup.owner, &format!("/api/runs/{id}")).await.expect(200);
@@ -179,13 +88,16 @@ async fn a_finished_run_shows_everything() {
       },
       "failed_step": "second",
       "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736",
+      "cancel_requested": false,
+      "called_by": null,
       "input": {
         "type": "webhook",
         "content_type": "application/json",
         "body": {
           "truncated": true,
           "bytes": 1
-        }
+        },
+        "parameters": {}
       },
       "steps": [
         {
@@ -208,6 +120,7 @@ async fn a_finished_run_shows_everything() {
               "set-cookie": "***"
             }
           },
+          "outlet": null,
           "error": null,
           "attempts": [
             {
@@ -247,6 +160,7 @@ async fn a_finished_run_shows_everything() {
             }
           },
           "output": null,
+          "outlet": null,
           "error": {
             "code": "target_failed",
             "message": "the target answered 404 Not Found",
@@ -254,7 +168,8 @@ async fn a_finished_run_shows_everything() {
           },
           "attempts": []
         }
-      ]
+      ],
+      "output": null
     }
     "##);
     let log = setup.app.get(&setup.owner, &format!("/api/logs/{id}")).await.expect(200);
@@ -272,12 +187,19 @@ async fn a_run_under_way_shows_its_journal() {
     let item = JournalItem {
         input: Some(input(Payload::Inline(json!({"a": 1})))),
         entries: vec![
-            Entry::Started { step: step.clone(), attempt: 1, at, input: Payload::Inline(json!({"method": "GET"})) },
-            Entry::Succeeded {
+            Entry {
+                step: step.clone(),
+                item: None,
+                attempt: 1,
+                at,
+                event: Event::Started { input: Payload::Inline(json!({"method": "GET"})) },
+            },
+            Entry {
                 step,
+                item: None,
                 attempt: 1,
                 at: at + Duration::from_millis(7),
-                output: Payload::Inline(json!(42)),
+                event: Event::Succeeded { output: Payload::Inline(json!(42)), outlet: None },
             },
         ],
     };
@@ -336,7 +258,7 @@ async fn large_values_come_from_blobs_and_too_large_ones_are_told_by_size() {
     let one = json!("x".repeat(900_000));
     let many = setup.blob("many", &one).await;
     steps.extend((0..5).map(|n| succeeded(&format!("many_{n}"), row.started_at, many.clone())));
-    let detail = RunDetail { trigger: Some(input(setup.blob("input", &large).await)), steps };
+    let detail = RunDetail { trigger: Some(input(setup.blob("input", &large).await)), steps, output: None };
     let detail = setup.blob("detail", &serde_json::to_value(detail).unwrap()).await;
     setup.world.store.runs().create(&row, Some(&detail)).await.unwrap();
     let run = setup.app.get(&setup.owner, &format!("/api/runs/{}", row.id)).await.expect(200).body;
@@ -404,19 +326,92 @@ async fn lists_are_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn every_operation_keeps_to_its_permission_and_tenant() {
+async fn lists_of_items_are_shown_while_there_is_room() {
     let setup = setup().await;
-    let id = setup.store(&setup.ended(RunStatus::Succeeded), None).await.to_string();
-    let (stranger, viewer) = (setup.world.session("sam").await, setup.world.member(&setup.owner, Role::Viewer));
-    assert_eq!(setup.app.operations().len(), 4);
-    for (method, template, permission) in setup.app.operations() {
-        assert_eq!((method, permission.as_deref()), (&Method::GET, Some("runs:read")));
-        let path = template.replace("{id}", &id);
-        setup.app.send(None, Method::GET, &path, &[], "").await.expect(401);
-        let seen = setup.app.get(&viewer, &path).await.expect(200);
-        assert!(seen.body.to_string().contains(&id));
-        let foreign = setup.app.get(&stranger, &path).await;
-        assert!(!foreign.body.to_string().contains(&id), "{path}");
-        assert_eq!(foreign.status, if template.contains("{id}") { 404 } else { 200 }, "{path}");
+    let mut row = setup.ended(RunStatus::Succeeded);
+    let parent = setup.world.ids.run(row.tenant);
+    row.parent = Some(ParentStep { run_id: parent, step: "call".to_owned(), item: Some(2), depth: 1 });
+    let at = row.started_at;
+    let whole = succeeded("each", at, Payload::Inline(json!([1, 2])));
+    let item = |index: u32, output: Value| ItemRecord {
+        index,
+        status: RunStatus::Succeeded,
+        input: Some(Payload::Inline(json!({"headers": {"cookie": "c"}}))),
+        output: Some(Payload::Inline(output)),
+        error: None,
+        attempts: vec![Attempt {
+            number: 1,
+            started_at: at + Duration::from_millis(u64::from(index)),
+            finished_at: Some(at + Duration::from_millis(10 + u64::from(index))),
+            duration_ms: Some(10),
+            error: None,
+            interrupted: false,
+        }],
+    };
+    let each = StepRecord {
+        outlet: Some("true".to_owned()),
+        attempts: Vec::new(),
+        items: vec![item(0, json!("a")), item(1, json!("b"))],
+        ..whole.clone()
+    };
+    let many = (0..10_000).map(|index| item(index, json!("x"))).collect();
+    let many = StepRecord { id: "many".to_owned(), attempts: Vec::new(), items: many, ..whole };
+    let output = Some(Payload::Inline(json!({"total": 2})));
+    let detail = RunDetail { trigger: None, steps: vec![each, many], output };
+    let detail = setup.blob("detail", &serde_json::to_value(detail).unwrap()).await;
+    setup.world.store.runs().create(&row, Some(&detail)).await.unwrap();
+
+    let answer = setup.app.get(&setup.owner, &format!("/api/runs/{}", row.id)).await.expect(200);
+    assert_eq!(answer.body["called_by"], json!({"run_id": parent, "step": "call", "item": 2}));
+    let (each, many) = (&answer.body["steps"][0], &answer.body["steps"][1]);
+    assert_eq!(
+        (&each["outlet"], &each["items_left_out"], &each["attempts"]),
+        (&json!("true"), &Value::Null, &json!([]))
+    );
+    assert_eq!((&each["started_at"], &each["duration_ms"]), (&json!("2026-11-20T10:00:00.000Z"), &json!(11)));
+    assert_json_snapshot!(each["items"][1], @r#"
+    {
+      "index": 1,
+      "status": "succeeded",
+      "started_at": "2026-11-20T10:00:00.001Z",
+      "finished_at": "2026-11-20T10:00:00.011Z",
+      "duration_ms": 10,
+      "input": {
+        "headers": {
+          "cookie": "***"
+        }
+      },
+      "output": "b",
+      "error": null,
+      "attempts": [
+        {
+          "number": 1,
+          "started_at": "2026-11-20T10:00:00.001Z",
+          "finished_at": "2026-11-20T10:00:00.011Z",
+          "duration_ms": 10,
+          "error": null,
+          "interrupted": false
+        }
+      ]
+    }
+    "#);
+    let shown = many["items"].as_array().unwrap().len();
+    assert!((1_000..10_000).contains(&shown), "{shown}");
+    assert_eq!(many["items_left_out"], 10_000 - shown);
+    assert!(answer.body.to_string().len() < 3_500_000, "{}", answer.body.to_string().len());
+}
+
+#[tokio::test]
+async fn the_output_of_a_run_is_shown_within_bounds() {
+    let setup = setup().await;
+    for (output, shown, truncated) in [
+        (json!({"total": 2}), json!({"total": 2}), Value::Null),
+        (json!("x".repeat(1024 * 1024)), Value::Null, json!({"bytes": 1024 * 1024 + 2})),
+    ] {
+        let row = setup.ended(RunStatus::Succeeded);
+        let output = Some(setup.blob("output", &output).await);
+        let id = setup.store(&row, Some(&RunDetail { trigger: None, steps: Vec::new(), output })).await;
+        let run = setup.app.get(&setup.owner, &format!("/api/runs/{id}")).await.expect(200).body;
+        assert_eq!((&run["output"], &run["output_truncated"]), (&shown, &truncated));
     }
 }
