@@ -110,11 +110,8 @@ fn evaluate(body: EvaluateExpression, tenant: TenantId, now: Time) -> Result<Val
         }
         (None, Some(template)) => {
             check_bounds(&template, "template")?;
-            let fields = Map::from_iter([("template".to_owned(), template)]);
-            let filled = scope.fill(&fields, &root);
-            let mut filled =
-                filled.map_err(|ExpressionError { pointer, message }| FieldError::new(pointer, message))?;
-            Ok(filled["template"].take())
+            let filled = scope.fill_one(&template, &root.push("template"));
+            filled.map_err(|ExpressionError { pointer, message }| FieldError::new(pointer, message))
         }
         (Some(_), Some(_)) => Err(FieldError::new(root, "takes only one of expression, template")),
         (None, None) => Err(FieldError::new(root, "needs one of expression, template")),

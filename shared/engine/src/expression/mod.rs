@@ -144,14 +144,6 @@ impl Scope {
         }
     }
 
-    /// As [`Scope::fill`], for one value.
-    ///
-    /// # Errors
-    /// As [`Scope::fill`].
-    pub fn fill_one(&self, value: &Value, at: &Pointer) -> Result<Value, ExpressionError> {
-        self.fill_value(value, at, &mut Budget::new())
-    }
-
     fn fill_fields(
         &self,
         fields: &Map<String, Value>,
