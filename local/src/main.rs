@@ -26,12 +26,17 @@ fn main() -> anyhow::Result<()> {
             served
         }
         Command::Openapi => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            let document = parts::Parts::in_memory().await?.api()?.document().to_pretty_json()?;
-            #[expect(clippy::print_stdout, reason = "the document is what the command is for")]
-            {
-                println!("{document}");
-            }
+            print(&parts::Parts::in_memory().await?.api()?.document().to_pretty_json()?);
             Ok(())
         }),
+        Command::Schema => {
+            print(&serde_json::to_string_pretty(&tidegate_workflows::definition_schema())?);
+            Ok(())
+        }
     }
+}
+
+#[expect(clippy::print_stdout, reason = "the document is what the command is for")]
+fn print(document: &str) {
+    println!("{document}");
 }

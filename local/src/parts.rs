@@ -124,13 +124,20 @@ impl Parts {
         let workflows = tidegate_workflows::Deps {
             store: store.clone(),
             scheduler: Arc::new(self.queue.scheduler()),
+            queue: self.queue.clone(),
+            blobs: self.blobs.clone(),
             envelope,
             verifier: verifier.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
         };
-        let webhooks =
-            tidegate_webhooks::Deps::new(store.clone(), self.queue.clone(), self.blobs.clone(), clock.clone(), ids.clone());
+        let webhooks = tidegate_webhooks::Deps::new(
+            store.clone(),
+            self.queue.clone(),
+            self.blobs.clone(),
+            clock.clone(),
+            ids.clone(),
+        );
         let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
         let runs = tidegate_runs::Deps { store, blobs, queue, verifier, clock, ids };
         let api = tidegate_auth::api(auth)

@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Prints the OpenAPI document.
     Openapi,
+    /// Prints the JSON Schema of a workflow's definition.
+    Schema,
 }
 
 #[derive(Debug, Args)]

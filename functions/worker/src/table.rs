@@ -91,7 +91,7 @@ fn reason(error: &serde_json::Error) -> String {
 
 /// What came for a run that has a row.
 enum Incoming {
-    Start(StartMessage),
+    Start(Box<StartMessage>),
     Wake(WakeMessage),
 }
 
@@ -105,7 +105,7 @@ async fn start(
     let row = first_claim(deps, &start, invocation);
     if source == Source::DeadLetters {
         return match deps.store.runs().get(start.tenant_id, start.run_id).await? {
-            Some(stored) => existing(deps, stored, &Incoming::Start(start), invocation).await,
+            Some(stored) => existing(deps, stored, &Incoming::Start(Box::new(start)), invocation).await,
             None => give_up_unclaimed(deps, start, row, received).await,
         };
     }
@@ -120,7 +120,7 @@ async fn start(
             };
             execute(deps, claimed, invocation).await
         }
-        Err(CreateError::Exists(stored)) => existing(deps, *stored, &Incoming::Start(start), invocation).await,
+        Err(CreateError::Exists(stored)) => existing(deps, *stored, &Incoming::Start(Box::new(start)), invocation).await,
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
