@@ -30,27 +30,31 @@ pub(crate) struct EvaluateExpression {
 
 /// What the expressions see, in the place of a run. What is left out is empty.
 #[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 #[schema(as = EvaluationContext)]
 pub(crate) struct Context {
     /// The trigger's body; its fields are at the top of the scope, and reserved names win over them.
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Value>, nullable = false)]
     body: Option<Value>,
     /// The workflow's parameters.
+    #[serde(default)]
     params: Map<String, Value>,
     /// The steps before, by id: `{"fetch": {"output": {"status": 200}}}`.
+    #[serde(default)]
     steps: Map<String, Value>,
     /// The item, in a step with `foreach`.
-    #[serde(deserialize_with = "given")]
+    #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<Value>, nullable = false)]
     item: Option<Value>,
     /// Its position, from 0.
     #[schema(nullable = false)]
     index: Option<u32>,
     /// The run.
+    #[serde(default)]
     run: Map<String, Value>,
     /// The workflow.
+    #[serde(default)]
     workflow: Map<String, Value>,
     /// When the run began, RFC 3339; without it the present time.
     #[schema(nullable = false)]
@@ -106,11 +110,8 @@ fn evaluate(body: EvaluateExpression, tenant: TenantId, now: Time) -> Result<Val
         }
         (None, Some(template)) => {
             check_bounds(&template, "template")?;
-            let fields = Map::from_iter([("template".to_owned(), template)]);
-            let filled = scope.fill(&fields, &root);
-            let mut filled =
-                filled.map_err(|ExpressionError { pointer, message }| FieldError::new(pointer, message))?;
-            Ok(filled["template"].take())
+            let filled = scope.fill_one(&template, &root.push("template"));
+            filled.map_err(|ExpressionError { pointer, message }| FieldError::new(pointer, message))
         }
         (Some(_), Some(_)) => Err(FieldError::new(root, "takes only one of expression, template")),
         (None, None) => Err(FieldError::new(root, "needs one of expression, template")),

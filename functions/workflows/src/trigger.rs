@@ -111,13 +111,10 @@ fn read(body: &[u8]) -> Result<Given, Problem> {
 
 fn check(definition: &Definition, parameters: &Map<String, Value>) -> Result<(), Vec<FieldError>> {
     let at = Pointer::root().push("parameters");
-    if let Err(errors) = definition.arguments(parameters) {
-        return Err(crate::check::under(&at, errors).collect());
-    }
     // They stay in the run's message and row.
     if serde_json::to_string(parameters).map_or(0, |text| text.len()) > INLINE_LIMIT_BYTES {
         let detail = format!("have more than {INLINE_LIMIT_BYTES} bytes of JSON; send large values in the body");
         return Err(vec![FieldError::new(at, detail)]);
     }
-    Ok(())
+    definition.arguments(parameters).map(drop).map_err(|errors| crate::check::under(&at, errors).collect())
 }

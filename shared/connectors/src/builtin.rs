@@ -8,6 +8,9 @@ use tidegate_model::{Builtin, FieldError, Pointer, WorkflowId, parse_wait};
 
 use crate::Schema;
 
+/// Tells a text that isn't known yet, since it holds an expression.
+type IsTemplate = fn(&str) -> bool;
+
 /// A built-in action in the catalogue.
 pub struct BuiltinAction {
     /// Which one it is.
@@ -18,7 +21,7 @@ pub struct BuiltinAction {
     pub input: Schema,
     /// What is wrong with an input that a schema can't tell; pointers are relative to it. Texts for which the function
     /// holds are not known yet.
-    check: fn(&Map<String, Value>, fn(&str) -> bool) -> Vec<FieldError>,
+    check: fn(&Map<String, Value>, IsTemplate) -> Vec<FieldError>,
 }
 
 /// `format: expression` marks a text that is an expression without braces; `format: duration` is a whole number with a
@@ -207,13 +210,13 @@ pub fn builtin(name: &str) -> Option<&'static BuiltinAction> {
 impl BuiltinAction {
     /// What is wrong with an input; pointers are relative to it. Of texts for which `skip` holds nothing is said but
     /// where they can't stand.
-    pub(crate) fn errors(&self, with: &Map<String, Value>, skip: fn(&str) -> bool) -> Vec<FieldError> {
+    pub(crate) fn errors(&self, with: &Map<String, Value>, skip: IsTemplate) -> Vec<FieldError> {
         let errors = self.input.errors(&Value::Object(with.clone()), skip);
         if errors.is_empty() { (self.check)(with, skip) } else { errors }
     }
 }
 
-fn nothing(_: &Map<String, Value>, _: fn(&str) -> bool) -> Vec<FieldError> {
+fn nothing(_: &Map<String, Value>, _: IsTemplate) -> Vec<FieldError> {
     Vec::new()
 }
 
@@ -222,7 +225,7 @@ fn at(field: &str) -> Pointer {
 }
 
 /// The cases' names are the step's outlets, which other steps name: they are written out.
-fn switch(with: &Map<String, Value>, skip: fn(&str) -> bool) -> Vec<FieldError> {
+fn switch(with: &Map<String, Value>, skip: IsTemplate) -> Vec<FieldError> {
     let Some(cases) = with.get("cases").and_then(Value::as_array) else {
         return vec![FieldError::new(at("cases"), "expected a list, written out: an expression can't bring the cases")];
     };
@@ -248,7 +251,7 @@ fn switch(with: &Map<String, Value>, skip: fn(&str) -> bool) -> Vec<FieldError> 
     errors
 }
 
-fn wait(with: &Map<String, Value>, field: &str, skip: fn(&str) -> bool) -> Vec<FieldError> {
+fn wait(with: &Map<String, Value>, field: &str, skip: IsTemplate) -> Vec<FieldError> {
     let given = with.get(field).filter(|value| !value.as_str().is_some_and(skip));
     given
         .and_then(|value| parse_wait(value).err())
@@ -257,7 +260,7 @@ fn wait(with: &Map<String, Value>, field: &str, skip: fn(&str) -> bool) -> Vec<F
         .collect()
 }
 
-fn until(with: &Map<String, Value>, skip: fn(&str) -> bool) -> Vec<FieldError> {
+fn until(with: &Map<String, Value>, skip: IsTemplate) -> Vec<FieldError> {
     let text = with.get("until").and_then(Value::as_str).unwrap_or_default();
     if skip(text) || text.parse::<Timestamp>().is_ok() {
         return Vec::new();
@@ -267,7 +270,7 @@ fn until(with: &Map<String, Value>, skip: fn(&str) -> bool) -> Vec<FieldError> {
 }
 
 /// The workflow is written out, so that it is known when the definition is saved.
-fn call(with: &Map<String, Value>, _: fn(&str) -> bool) -> Vec<FieldError> {
+fn call(with: &Map<String, Value>, _: IsTemplate) -> Vec<FieldError> {
     let text = with.get("workflow").and_then(Value::as_str).unwrap_or_default();
     if text.parse::<WorkflowId>().is_ok() {
         return Vec::new();

@@ -4,8 +4,11 @@ use serde_json::{Map, Value};
 use tidegate_engine::contains_template;
 use tidegate_model::{Definition, FieldError, Pointer, WorkflowId};
 
-use super::known::{Known, called_by};
-use super::{step_at, under};
+use super::known::{Known, MAX_WORKFLOWS, called_by};
+use super::{listed, step_at, under};
+
+/// How many of a call's unknown parameters are told.
+const MAX_UNKNOWN: usize = 20;
 
 pub(super) fn check(definition: &Definition, known: &Known, id: Option<WorkflowId>, errors: &mut Vec<FieldError>) {
     for (index, step) in definition.steps.iter().enumerate() {
@@ -14,6 +17,10 @@ pub(super) fn check(definition: &Definition, known: &Known, id: Option<WorkflowI
         // What calls itself calls the version that is being saved.
         let target = if id == Some(called) { Some(definition) } else { known.workflows.get(&called) };
         match target {
+            None if !known.named.contains(&called) => {
+                let detail = format!("is one too many: a workflow may call at most {MAX_WORKFLOWS} different ones");
+                errors.push(FieldError::new(with.push("workflow"), detail));
+            }
             None => errors.push(FieldError::new(with.push("workflow"), missing(called))),
             Some(target) => {
                 errors.extend(under(&with.push("parameters"), unfit(target, step.with.get("parameters"))));
@@ -47,11 +54,13 @@ fn unfit(target: &Definition, parameters: Option<&Value>) -> Vec<FieldError> {
         // An expression, or told of already.
         Some(_) => return Vec::new(),
     };
-    let mut errors = target.arguments(given).err().unwrap_or_default();
-    let unknown_yet = |name: &str, value: &Value| {
-        holds_template(value) && target.parameters.iter().any(|parameter| parameter.name == name)
-    };
-    let unknown_yet = given.iter().filter(|(name, value)| unknown_yet(name, value));
+    let is_known = |name: &str| target.parameters.iter().any(|parameter| parameter.name == name);
+    // Each error lists the parameters there are, so not every one of very many is told.
+    let (fit, others): (Map<_, _>, Map<_, _>) =
+        given.iter().map(|(name, value)| (name.clone(), value.clone())).partition(|(name, _)| is_known(name));
+    let looked_at = fit.into_iter().chain(others.into_iter().take(MAX_UNKNOWN)).collect();
+    let mut errors = target.arguments(&looked_at).err().unwrap_or_default();
+    let unknown_yet = given.iter().filter(|(name, value)| is_known(name) && holds_template(value));
     let unknown_yet: Vec<_> = unknown_yet.map(|(name, _)| Pointer::root().push(name)).collect();
     errors.retain(|error| !unknown_yet.contains(&error.pointer));
     errors
@@ -69,8 +78,7 @@ fn holds_template(value: &Value) -> bool {
 /// A failure starts its handler with a body and without parameters.
 fn needs_parameters(target: &Definition) -> Option<String> {
     let required = target.parameters.iter().filter(|parameter| parameter.required);
-    let required: Vec<_> = required.map(|parameter| parameter.name.as_str()).collect();
-    let told =
-        || format!("needs parameters, which a failure doesn't give: {}; give them defaults", required.join(", "));
-    (!required.is_empty()).then(told)
+    let mut required = required.map(|parameter| parameter.name.as_str()).peekable();
+    required.peek()?;
+    Some(format!("needs parameters, which a failure doesn't give: {}; give them defaults", listed(required)))
 }

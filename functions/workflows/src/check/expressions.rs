@@ -8,7 +8,7 @@ use tidegate_engine::{
 };
 use tidegate_model::{Builtin, Definition, FieldError, Graph, Pointer, Step};
 
-use super::step_at;
+use super::{listed, step_at};
 
 pub(super) fn check(definition: &Definition, graph: &Graph, errors: &mut Vec<FieldError>) {
     for place in places(definition) {
@@ -135,8 +135,7 @@ impl Sees {
         match path {
             ["steps", id, ..] => self.refuses_step(definition, graph, id),
             ["params", name, ..] if !definition.parameters.iter().any(|parameter| parameter.name == *name) => {
-                let names: Vec<_> = definition.parameters.iter().map(|parameter| parameter.name.as_str()).collect();
-                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let names = listed(definition.parameters.iter().map(|parameter| parameter.name.as_str()));
                 Some(format!("the workflow has no parameter `{name}`; declare it in parameters. There are: {names}"))
             }
             [name @ ("item" | "index"), ..] if !self.item => Some(format!(

@@ -9,22 +9,32 @@ use tidegate_store::{Error, Store};
 
 /// How much is read at once.
 const READS_AT_ONCE: usize = 16;
+/// How many other workflows a definition may name: all are read, and each may be a quarter of a megabyte.
+pub(super) const MAX_WORKFLOWS: usize = 100;
 
 /// The connections and workflows that a definition names and that there are.
 pub(super) struct Known {
     pub(super) connections: HashMap<ConnectionId, Connection>,
-    /// Each in its current version.
+    /// Each in its current version; of more than [`MAX_WORKFLOWS`] only so many are looked for.
     pub(super) workflows: HashMap<WorkflowId, Definition>,
+    /// Those that were looked for.
+    pub(super) named: BTreeSet<WorkflowId>,
 }
 
 impl Known {
     pub(super) async fn read(store: &Store, tenant: TenantId, definition: &Definition) -> Result<Self, Error> {
         let connections = definition.steps.iter().filter_map(|step| step.connection).collect();
         let handler = definition.on_failure.as_ref().map(|handler| handler.workflow);
-        let workflows = definition.steps.iter().filter_map(called_by).chain(handler).collect();
+        let mut named = BTreeSet::new();
+        for workflow in handler.into_iter().chain(definition.steps.iter().filter_map(called_by)) {
+            if named.len() < MAX_WORKFLOWS {
+                named.insert(workflow);
+            }
+        }
         Ok(Self {
             connections: read_all(connections, |id| async move { store.connections().get(tenant, id).await }).await?,
-            workflows: read_all(workflows, |id| current(store, tenant, id)).await?,
+            workflows: read_all(named.clone(), |id| current(store, tenant, id)).await?,
+            named,
         })
     }
 }

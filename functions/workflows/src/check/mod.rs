@@ -41,6 +41,17 @@ fn step_at(index: usize) -> Pointer {
     Pointer::root().push("steps").push(index)
 }
 
+/// Names as a text lists them; of many, the first.
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    const MOST: usize = 20;
+    let names: Vec<_> = names.take(MOST + 1).collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        1..=MOST => names.join(", "),
+        _ => format!("{}, …", names[..MOST].join(", ")),
+    }
+}
+
 /// Errors whose pointers are relative to a place, in the document.
 pub(crate) fn under(at: &Pointer, errors: Vec<FieldError>) -> impl Iterator<Item = FieldError> {
     errors.into_iter().map(move |error| {

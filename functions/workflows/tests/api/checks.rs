@@ -249,6 +249,34 @@ async fn called_workflows_exist_and_take_what_they_are_given() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_many_times_is_told_in_bounds() {
+    let setup = setup().await;
+    let parameters: Vec<_> =
+        (0..100).map(|n| json!({"name": format!("p{n}_{}", "x".repeat(50)), "type": "string"})).collect();
+    let mut called = definition(json!([set("s", "x")]));
+    called["parameters"] = json!(parameters);
+    let called = setup.workflow(&called).await;
+    let unknown: serde_json::Map<_, _> = (0..20_000).map(|n| (format!("u{n}"), json!(1))).collect();
+    let call = json!({"workflow": called, "parameters": unknown});
+    let mistakes = setup.mistakes(&definition(json!([step("workflow.call", call)]))).await;
+    assert_eq!((mistakes.len(), mistakes[0].0.as_str()), (20, "/steps/0/with/parameters/u0"));
+    let mut own = definition(json!([set("s", &"{{ params.nope }}{{ params.never }}".repeat(400))]));
+    own["parameters"] = json!(parameters);
+    let mistakes = setup.mistakes(&own).await;
+    assert_eq!(mistakes.len(), 2, "a place tells the same once");
+    assert!(mistakes.iter().all(|(_, detail)| detail.len() < 1_500 && detail.ends_with(", …")), "{mistakes:?}");
+
+    let calls = (0..102).map(|n| {
+        let workflow = format!("wf_01890a5d000070008000000000000{n:03}");
+        json!({"id": format!("s{n}"), "uses": "workflow.call", "with": {"workflow": workflow}})
+    });
+    let mistakes = setup.mistakes(&definition(json!(calls.collect::<Vec<_>>()))).await;
+    let one_too_many: Vec<_> = mistakes.iter().filter(|(_, detail)| detail.contains("one too many")).collect();
+    assert_eq!((mistakes.len(), one_too_many.len()), (102, 2));
+    assert_eq!(one_too_many[0].0, "/steps/100/with/workflow");
+}
+
+#[tokio::test]
 async fn every_concern_is_told_at_once() {
     let setup = setup().await;
     let mut body = definition(json!([

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 use serde_json::{Map, Number, Value};
-use tidegate_model::{MAX_JSON_DEPTH, MAX_JSON_VALUES};
+use tidegate_model::{MAX_JSON_DEPTH, MAX_JSON_VALUES, check_json_value};
 
 use super::MAX_RESULT_BYTES;
 use super::meter::{Fault, Meter, Object};
@@ -145,9 +145,11 @@ impl Data {
     /// The value as JSON, within the bounds of what a step may yield: 6 MiB, 100,000 values, 100 levels.
     ///
     /// # Errors
-    /// It is out of bounds, or an integer beyond 64 bits; a clause that says which.
+    /// It is out of bounds, an integer beyond 64 bits, or has a name that is reserved; a clause that says which.
     pub fn to_json(&self) -> Result<Value, String> {
-        self.to_json_within(&mut Room::new())
+        let value = self.to_json_within(&mut Room::new())?;
+        check_json_value(&value).map_err(|error| format!("has {error}"))?;
+        Ok(value)
     }
 
     pub(super) fn to_json_within(&self, room: &mut Room) -> Result<Value, String> {
@@ -395,7 +397,7 @@ impl Data {
             }
             (Repr::Int(one), Repr::Int(other)) => Ok(one == other),
             (Repr::Wide(one), Repr::Wide(other)) => Ok(one == other),
-            (Repr::Float(one), Repr::Float(other)) => Ok(one.total_cmp(other).is_eq() || one == other),
+            (Repr::Float(one), Repr::Float(other)) => Ok(one == other),
             (Repr::Int(integer), Repr::Float(float)) | (Repr::Float(float), Repr::Int(integer)) => {
                 Ok(same(i128::from(*integer), *float))
             }
@@ -410,7 +412,7 @@ impl Data {
 /// Whether an integer and a float are the same number, exactly.
 #[expect(clippy::cast_possible_truncation, reason = "a float beyond the range becomes its end, which is then unequal")]
 fn same(integer: i128, float: f64) -> bool {
-    float.trunc().total_cmp(&float).is_eq() && float as i128 == integer && float.abs() < 1.7e38
+    float.trunc() == float && float.abs() < 1.7e38 && float as i128 == integer
 }
 
 /// What is left for JSON that leaves the expressions.

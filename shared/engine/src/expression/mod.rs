@@ -123,7 +123,7 @@ impl Scope {
     pub fn evaluate(&self, source: &str) -> Result<Value, String> {
         let source = template::bare(source)?;
         let value = self.data(source, &mut Meter::new())?;
-        json(source, &value, &mut data::Room::new())
+        value.to_json().map_err(|reason| format!("`{}` {reason}", syntax::quoted(source)))
     }
 
     /// As [`Scope::evaluate`], without making JSON of the value: for lists whose items are looked at one by one.
@@ -336,7 +336,7 @@ pub fn transform(query: &str, input: &Data) -> Result<Value, String> {
         Fault::Refused(reason) => syntax::unusable(query, &reason),
         Fault::Missing(what) => syntax::unusable(query, &format!("{what} is not there")),
     })?;
-    json(query, &found, &mut data::Room::new())
+    found.to_json().map_err(|reason| format!("`{}` {reason}", syntax::quoted(query)))
 }
 
 /// Checks a JMESPath query: its syntax, and that its functions exist and take what they are given.

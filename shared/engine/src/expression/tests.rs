@@ -267,6 +267,8 @@ fn lists_are_handed_out_without_copying() {
     assert_eq!(scope.evaluate_data("items[0]").unwrap().items(), None);
     let many = Data::list((0..100_001).map(|_| Data::from(&json!(1))));
     assert!(many.to_json().unwrap_err().contains("too many values"));
+    let posing = json!({"$serde_json::private::RawValue": "[1]"});
+    assert!(Data::from(&posing).to_json().is_err() && transform("@", &Data::from(&posing)).is_err());
     assert!(Data::from(&json!(["x".repeat(7_000_000)])).to_json().unwrap_err().contains("too large"));
 }
 

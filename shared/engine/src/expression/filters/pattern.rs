@@ -4,50 +4,72 @@
 use regex::{Captures, Regex, RegexBuilder};
 
 use super::{Arguments, text};
+use crate::expression::MAX_TEXT_BYTES;
 use crate::expression::data::Data;
 use crate::expression::evaluate::Outcome;
 use crate::expression::meter::{Fault, List, Meter, Text};
 
 /// The longest pattern, in bytes.
 const MAX_PATTERN_BYTES: usize = 1_024;
-/// How large a compiled pattern may be, and how long the text that it is used on, both in bytes: the larger the one,
-/// the smaller the other.
-const BOUNDS: [(usize, usize); 3] = [(512 * 1024, 16 * 1024), (128 * 1024, 64 * 1024), (16 * 1024, 512 * 1024)];
-/// What a use may cost: a byte of text costs as many units as the pattern's bound has kilobytes.
-const PER_BYTE: usize = 1_024;
+/// How large a compiled pattern may be, in bytes. `\w` alone takes over 32 KB, because it knows all alphabets.
+const SIZES: [usize; 10] = {
+    let mut sizes = [8 * 1024; 10];
+    let mut index = 1;
+    while index < sizes.len() {
+        sizes[index] = sizes[index - 1] * 2;
+        index += 1;
+    }
+    sizes
+};
+/// What a compiled pattern's size times the text's length may be: 8 KB on a text of 1 MiB, 4 MB on one of 2 KB.
+const MAX_PRODUCT: usize = 8 * 1024 * MAX_TEXT_BYTES;
+/// A byte of text costs a unit for so many bytes of the pattern: the slowest of regex's engines visits each of its
+/// states at each byte.
+const PER_UNIT: usize = 128;
+/// What a byte of a compiled pattern costs.
+const COMPILE_WORK: usize = 2;
 /// What finding a match takes beyond the text.
 const MATCH_WORK: usize = 64;
 
-fn compile(pattern: &str, size: usize) -> Result<Regex, Fault> {
+/// A pattern of at most so many bytes once it is compiled; none where it would be larger.
+fn compile(pattern: &str, size: usize) -> Result<Option<Regex>, Fault> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return Err(Fault::refused(format!("a pattern may have at most {MAX_PATTERN_BYTES} bytes")));
     }
-    RegexBuilder::new(pattern).size_limit(size).dfa_size_limit(1024 * 1024).nest_limit(50).build().map_err(|error| {
-        Fault::refused(match error {
-            regex::Error::CompiledTooBig(_) => "the pattern is too large; repeat less in it".to_owned(),
-            other => format!("the pattern can't be used: {}", other.to_string().replace('\n', " ")),
-        })
-    })
+    let mut builder = RegexBuilder::new(pattern);
+    match builder.size_limit(size).dfa_size_limit(1024 * 1024).nest_limit(50).build() {
+        Ok(pattern) => Ok(Some(pattern)),
+        Err(regex::Error::CompiledTooBig(_)) => Ok(None),
+        Err(error) => {
+            let text = error.to_string();
+            let reason = text.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            Err(Fault::refused(format!("the pattern can't be used: {reason}")))
+        }
+    }
 }
 
 /// Checks a pattern that stands in a definition.
 pub(super) fn check(pattern: &str) -> Result<(), Fault> {
-    compile(pattern, BOUNDS[0].0).map(drop)
+    let [.., largest] = SIZES;
+    compile(pattern, largest)?.map(drop).ok_or_else(|| Fault::refused("the pattern is too large; repeat less in it"))
 }
 
 fn prepare(arguments: &Arguments, text: &str, meter: &mut Meter) -> Result<Regex, Fault> {
-    let Some((size, _)) = BOUNDS.iter().find(|(_, longest)| text.len() <= *longest) else {
-        return Err(Fault::refused(format!("the text is over {} KB; split it before", BOUNDS[2].1 / 1024)));
-    };
-    // Compiling costs about as much as its result is large.
-    meter.work(size / 4 + (text.len() + 1) * (size / PER_BYTE))?;
     let pattern = arguments.needed_text("pattern")?;
-    compile(pattern, *size).map_err(|fault| match fault {
-        Fault::Refused(reason) => {
-            Fault::refused(format!("{reason} (on a text of this length a pattern may take {} KB)", size / 1024))
+    for size in SIZES {
+        if text.len() * size > MAX_PRODUCT {
+            break;
         }
-        missing @ Fault::Missing(_) => missing,
-    })
+        meter.work(size * COMPILE_WORK)?;
+        if let Some(pattern) = compile(pattern, size)? {
+            meter.work((text.len() + 1) * (size / PER_UNIT))?;
+            return Ok(pattern);
+        }
+    }
+    Err(Fault::refused(format!(
+        "the pattern is too large for a text of {} bytes; repeat less in it, use [a-z0-9_] instead of \\w, or cut the text",
+        text.len()
+    )))
 }
 
 fn group(arguments: &Arguments, pattern: &Regex) -> Result<usize, Fault> {

@@ -6,10 +6,13 @@ use std::sync::LazyLock;
 use minijinja::value::ValueKind;
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
+use tidegate_model::Pointer;
 
 use crate::expression::filters::FILTERS;
-use crate::expression::{Data, Scope, check_transform, transform};
+use crate::expression::{Data, Scope, check_expression, check_transform, transform};
 
 /// What minijinja makes of an expression; none where it refuses it.
 fn jinja(source: &str) -> Option<Value> {
@@ -238,14 +241,37 @@ proptest! {
     #[test]
     fn nothing_that_is_written_panics(source in expressions()) {
         let scope = Scope::new(Data::from(&*NAMES).members());
-        let _: Result<Value, String> = scope.evaluate(&source);
+        if let Err(reason) = scope.evaluate(&source) {
+            prop_assert!(reason.starts_with('`') || reason.contains("at most"), "{}", reason);
+        }
     }
 
     #[test]
     fn no_rubbish_panics(source in "[a-c0-9.,:'\"(){}\\[\\]|&!@*`<>=?~ %+\\\\/-]{0,60}|\\PC{0,40}") {
         let scope = Scope::new(Data::from(&*NAMES).members());
-        let _: Result<Value, String> = scope.evaluate(&source);
-        let _: Result<(), String> = check_transform(&source);
-        let _: Result<Value, String> = transform(&source, &Data::from(&*NAMES));
+        prop_assert_eq!(check_transform(&source).is_err() && transform(&source, &Data::from(&*NAMES)).is_ok(), false);
+        let mut errors = Vec::new();
+        check_expression(&source, &Pointer::root(), &mut errors);
+        prop_assert!(errors.is_empty() || scope.evaluate(&source).is_err(), "what is refused isn't evaluated: {}", source);
     }
+}
+
+/// The strategies have to yield what both sides can evaluate, or they would agree on nothing but refusals.
+#[test]
+fn most_of_what_is_compared_has_a_value() {
+    let mut runner = TestRunner::deterministic();
+    let mut values = 0;
+    for _ in 0..1_000 {
+        let source = arithmetic().new_tree(&mut runner).unwrap().current();
+        values += usize::from(jinja(&source).is_some());
+    }
+    assert!(values > 500, "{values} of 1000 expressions");
+    let mut values = 0;
+    for _ in 0..1_000 {
+        let query = queries().new_tree(&mut runner).unwrap().current();
+        let data = documents().new_tree(&mut runner).unwrap().current();
+        values += usize::from(crates(&query, &data).is_some_and(|found| !found.is_null()));
+    }
+    // Of a query and a document that know nothing of each other most find nothing, which both sides then say too.
+    assert!(values > 150, "{values} of 1000 queries");
 }
