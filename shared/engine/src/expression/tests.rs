@@ -202,6 +202,11 @@ fn a_definition_is_refused_for_what_can_never_work() {
         assert_eq!(errors, [], "{source}");
     }
     assert!(check_transform("items[?a == `1`].b | [0]").is_ok());
+    let numbers = transform(
+        "[to_number('1.5'), to_number('-2e1'), to_number('[]'), to_number(@), avg(`[]`), avg(`[1, 2]`)]",
+        &Data::from(&json!({})),
+    );
+    assert_eq!(numbers, Ok(json!([1.5, -20.0, null, null, null, 1.5])));
     for query in ["a..b", "nosuch(@)", "length(@, @)", "&a", "[::0]", &"!".repeat(300), &"a.".repeat(300)] {
         assert!(check_transform(query).is_err(), "{query}");
     }

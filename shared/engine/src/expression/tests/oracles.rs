@@ -80,7 +80,7 @@ fn arithmetic() -> impl Strategy<Value = String> {
             1 => (inner.clone(), inner.clone(), inner.clone(), 0_usize..3)
                 .prop_map(|(a, b, c, index)| format!("[{a}, {b}, {c}][{index}]")),
             1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("(({a}) and ({b}))")),
-            1 => (inner.clone(), inner).prop_map(|(a, b)| format!("(({a}) or not ({b}))")),
+            1 => (inner.clone(), inner).prop_map(|(a, b)| format!("(({a}) if not ({b}) else ({b}))")),
         ]
     })
 }
@@ -94,14 +94,28 @@ fn crates(query: &str, data: &Value) -> Option<Value> {
 
 fn queries() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
-        select(vec!["a", "b", "c", "@", "`1`", "`[1, 2, 3]`", "'x'", "`null`", "\"a\"", "`{\"a\": [1]}`"])
-            .prop_map(str::to_owned),
+        select(vec![
+            "a",
+            "b",
+            "c",
+            "@",
+            "`1`",
+            "`[1, 2, 3]`",
+            "'x'",
+            "`null`",
+            "\"a\"",
+            "`{\"a\": [1]}`",
+            "to_string(a)"
+        ])
+        .prop_map(str::to_owned),
         (-3..4).prop_map(|index| format!("a[{index}]")),
     ];
     leaf.prop_recursive(5, 20, 3, |inner| {
+        // `to_string` only of what is there: a sum of whole numbers stays whole with us. Not `to_number` and `avg`: the
+        // crate takes `"[]"` for the list and has no average of nothing, where the specification says null.
         let functions = vec![
-            "abs", "avg", "ceil", "floor", "length", "max", "min", "not_null", "reverse", "sort", "sum", "to_array",
-            "to_number", "to_string", "type",
+            "abs", "ceil", "floor", "length", "max", "min", "not_null", "reverse", "sort", "sum", "to_array",
+            "type",
         ];
         let comparison = select(vec!["==", "!=", "<", "<=", ">", ">="]);
         prop_oneof![
