@@ -278,6 +278,10 @@ impl Progress {
                     ..error.clone()
                 });
             }
+            if items.failed.is_some() {
+                // Nothing more is begun: no item that was put off is called again.
+                self.timers.retain(|(_, other)| other.step != slot.step);
+            }
             return self.settle_items(plan, slot.step);
         }
         self.beginnable.remove(&slot.step);
@@ -333,8 +337,7 @@ impl Progress {
         }
         self.beginnable.remove(&step);
         if matches!(self.slots[step], Slots::Items(_)) {
-            // Items that were put off or listen when the list failed.
-            self.timers.retain(|(_, slot)| slot.step != step);
+            // Items that listen when the list failed.
             self.listening.retain(|slot| slot.step != step);
         }
         if let StepState::Failed(error) = &outcome
