@@ -1,6 +1,8 @@
 //! The record of a run's steps, told from its journal.
 
-use tidegate_model::{Attempt, Definition, Entry, Event, ItemRecord, Payload, RunStatus, StepError, StepRecord};
+use tidegate_model::{
+    Attempt, Definition, Entry, Event, ItemRecord, OnInterrupted, Payload, RunStatus, StepError, StepRecord,
+};
 
 use crate::Plan;
 use crate::progress::{Progress, SlotProgress, SlotState, Slots, StepState, interrupted};
@@ -19,14 +21,15 @@ pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRec
     for entry in entries {
         progress.apply(plan, entry);
         let Some(step) = plan.position(&entry.step) else { continue };
+        let repeats = plan.step(step).on_interrupted == OnInterrupted::Retry;
         match entry.item {
-            None => told[step].whole.add(entry),
+            None => told[step].whole.add(entry, repeats),
             Some(item) => {
                 let items = &mut told[step].items;
                 if items.len() <= item as usize {
                     items.resize_with(item as usize + 1, Track::default);
                 }
-                items[item as usize].add(entry);
+                items[item as usize].add(entry, repeats);
             }
         }
     }
@@ -104,7 +107,8 @@ struct Track {
 }
 
 impl Track {
-    fn add(&mut self, entry: &Entry) {
+    /// Takes in an entry. `repeats`: whether the step repeats a call whose effect is unknown.
+    fn add(&mut self, entry: &Entry, repeats: bool) {
         match &entry.event {
             Event::Expanded { .. } => {}
             Event::Started { input } => {
@@ -123,7 +127,7 @@ impl Track {
             }
             Event::Interrupted { repeatable } => {
                 self.end(entry).interrupted = true;
-                if !repeatable {
+                if !repeatable && !repeats {
                     self.error = Some(interrupted());
                 }
             }
