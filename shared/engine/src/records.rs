@@ -38,12 +38,15 @@ pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRec
         .map(|(index, (step, Told { whole, mut items }))| {
             let state = progress.step(index);
             let slots = progress.slots(index);
+            let status = status_of_step(state, slots, run);
+            // What a list broke off in when it stopped is over with it, even while the run goes on.
+            let around = if status.is_final() { status } else { run };
             let items = match slots {
                 Slots::One(_) => Vec::new(),
                 Slots::Items(slots) => {
                     items.resize_with(slots.slots.len(), Track::default);
                     let items = slots.slots.iter().zip(items).zip(0_u32..);
-                    items.map(|((slot, track), index)| track.item(index, status_of_slot(slot, run))).collect()
+                    items.map(|((slot, track), index)| track.item(index, status_of_slot(slot, around))).collect()
                 }
             };
             let error = match state {
@@ -53,7 +56,7 @@ pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRec
             StepRecord {
                 id: step.id.clone(),
                 uses: step.uses.clone(),
-                status: status_of_step(state, slots, run),
+                status,
                 input: whole.input,
                 output: whole.output,
                 outlet: whole.outlet,
