@@ -162,9 +162,9 @@ impl Progress {
         &self.listening
     }
 
-    /// When something comes due next.
-    pub(crate) fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+    /// When something comes due after this time.
+    pub(crate) fn next_timer(&self, now: Timestamp) -> Option<Timestamp> {
+        self.timers.iter().map(|(at, _)| *at).find(|at| *at > now)
     }
 
     /// What is due.

@@ -238,8 +238,7 @@ impl Run {
         let room = MAX_PARALLEL_CALLS.saturating_sub(self.progress.in_flight().len());
         let due = self.progress.due(now);
         for slot in due.chain(self.progress.beginnable(&self.plan)) {
-            let is_call = self.plan.builtin(slot.step).is_none_or(|b| matches!(b, Builtin::Approval | Builtin::Call));
-            if is_call && calls.len() >= room {
+            if calls.len() >= room && self.comes_to_a_call(slot) {
                 continue;
             }
             match self.begin(slot, now) {
@@ -264,8 +263,18 @@ impl Run {
             return self.time_out();
         }
         // A call that is due but has no room is no reason to wake up.
-        let next = self.progress.next_timer().filter(|at| *at > now && self.progress.failure().is_none());
+        let next = self.progress.next_timer(now).filter(|_| self.progress.failure().is_none());
         Decision::Wait(next.map_or(end, |at| at.min(end)))
+    }
+
+    /// Whether beginning a slot is a call. The end of an approval's timeout is none.
+    fn comes_to_a_call(&self, slot: Slot) -> bool {
+        let listens = self.progress.slot(slot).is_some_and(|progress| progress.state == SlotState::Listening);
+        match self.plan.builtin(slot.step) {
+            Some(Builtin::Approval | Builtin::Call) => !listens,
+            Some(_) => false,
+            None => true,
+        }
     }
 
     fn succeed(&self) -> Decision {
