@@ -220,17 +220,22 @@ impl Run {
         if let Some(error) = &self.refused {
             return finish(RunStatus::Failed, Some(error.clone()), None, None);
         }
-        if let Some((step, error)) = self.progress.failure() {
-            if self.progress.in_flight().is_empty() {
-                let step = self.plan.step(*step).id.clone();
-                return finish(RunStatus::Failed, Some(error.clone()), Some(step), None);
+        let end = self.facts.latest_end(&self.plan);
+        if let Some(failure) = self.progress.failure() {
+            // A call that the run's end cut off fails with it.
+            if failure.at >= end {
+                return self.time_out();
             }
-            return self.wait(now);
+            if self.progress.in_flight().is_empty() || now >= end {
+                let step = self.plan.step(failure.step).id.clone();
+                return finish(RunStatus::Failed, Some(failure.error.clone()), Some(step), None);
+            }
+            return Decision::Wait(end);
         }
         if self.progress.is_settled() {
             return self.succeed();
         }
-        if now >= self.facts.latest_end(&self.plan) {
+        if now >= end {
             return self.time_out();
         }
         let mut records = Vec::new();
@@ -253,18 +258,9 @@ impl Run {
         match (records.is_empty(), calls.is_empty()) {
             (false, _) => Decision::Record(records),
             (true, false) => Decision::Call(calls),
-            (true, true) => self.wait(now),
+            // A call that is due but has no room is no reason to wake up.
+            (true, true) => Decision::Wait(self.progress.next_timer(now).map_or(end, |at| at.min(end))),
         }
-    }
-
-    fn wait(&self, now: Timestamp) -> Decision {
-        let end = self.facts.latest_end(&self.plan);
-        if now >= end {
-            return self.time_out();
-        }
-        // A call that is due but has no room is no reason to wake up.
-        let next = self.progress.next_timer(now).filter(|_| self.progress.failure().is_none());
-        Decision::Wait(next.map_or(end, |at| at.min(end)))
     }
 
     /// Whether beginning a slot is a call. The end of an approval's timeout is none.
@@ -290,7 +286,8 @@ impl Run {
 
     fn time_out(&self) -> Decision {
         let steps = 0..self.plan.definition().steps.len();
-        let at = steps.into_iter().find(|step| *self.progress.step(*step) == StepState::Active);
+        let active = steps.into_iter().find(|step| *self.progress.step(*step) == StepState::Active);
+        let at = active.or_else(|| self.progress.failure().map(|failure| failure.step));
         let step = at.map(|step| self.plan.step(step).id.clone());
         let message = format!(
             "the run did not finish within its execution_timeout of {} s; it was at step `{}`",
