@@ -92,7 +92,7 @@ fn switch(with: &Map<String, Value>, scope: &Scope) -> Result<Begin, StepError> 
             Some(equals) => {
                 let at = at("cases").push(index).push("equals");
                 let equals = scope.fill_one(equals, &at).map_err(|error| expression_failed(&error))?;
-                value.as_ref() == Some(&equals)
+                value.as_ref().is_some_and(|value| same(value, &equals))
             }
             None => condition(case.get("when"), scope, &format!("{place}/when"))?,
         };
@@ -101,6 +101,18 @@ fn switch(with: &Map<String, Value>, scope: &Scope) -> Result<Begin, StepError> 
         }
     }
     Ok(succeeded(json!({"case": Builtin::DEFAULT}), Some(Builtin::DEFAULT.to_owned())))
+}
+
+/// Whether two values are the same. A number is, however it is written: `price * 2` yields 3.0 where a case says 3.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(a), Value::Number(b)) => a == b || (a.is_f64() != b.is_f64() && a.as_f64() == b.as_f64()),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        _ => one == other,
+    }
 }
 
 /// A condition's value: it must be true or false, since a text "false" would otherwise count as true.

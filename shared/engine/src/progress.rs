@@ -85,6 +85,14 @@ pub(crate) struct Items {
     failed: Option<StepError>,
 }
 
+/// The first failure that stops the run.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) step: usize,
+    pub(crate) error: StepError,
+    pub(crate) at: Timestamp,
+}
+
 /// Where a run is.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
@@ -98,8 +106,9 @@ pub(crate) struct Progress {
     timers: BTreeSet<(Timestamp, Slot)>,
     in_flight: BTreeSet<Slot>,
     listening: BTreeSet<Slot>,
-    /// The first failure that stops the run.
-    failure: Option<(usize, StepError)>,
+    failure: Option<Failure>,
+    /// When the last entry came.
+    at: Timestamp,
     /// Draws the delays between attempts.
     seed: [u8; 16],
 }
@@ -117,6 +126,7 @@ impl Progress {
             in_flight: BTreeSet::new(),
             listening: BTreeSet::new(),
             failure: None,
+            at: Timestamp::MIN,
             seed,
         };
         for step in 0..count {
@@ -149,8 +159,8 @@ impl Progress {
         self.unsettled == 0
     }
 
-    /// The first failure that stops the run, and where.
-    pub(crate) fn failure(&self) -> Option<&(usize, StepError)> {
+    /// The first failure that stops the run.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }
 
@@ -162,9 +172,9 @@ impl Progress {
         &self.listening
     }
 
-    /// When something comes due next.
-    pub(crate) fn next_timer(&self) -> Option<Timestamp> {
-        self.timers.first().map(|(at, _)| *at)
+    /// When something comes due after this time.
+    pub(crate) fn next_timer(&self, now: Timestamp) -> Option<Timestamp> {
+        self.timers.iter().map(|(at, _)| *at).find(|at| *at > now)
     }
 
     /// What is due.
@@ -188,6 +198,7 @@ impl Progress {
     /// Takes in an entry. One that doesn't fit the definition is passed over.
     pub(crate) fn apply(&mut self, plan: &Plan, entry: &Entry) {
         let Some(step) = plan.position(&entry.step) else { return };
+        self.at = entry.at;
         if let Event::Expanded { items } = entry.event {
             return self.expand(plan, step, items);
         }
@@ -278,6 +289,10 @@ impl Progress {
                     ..error.clone()
                 });
             }
+            if items.failed.is_some() {
+                // Nothing more is begun: no item that was put off is called again.
+                self.timers.retain(|(_, other)| other.step != slot.step);
+            }
             return self.settle_items(plan, slot.step);
         }
         self.beginnable.remove(&slot.step);
@@ -333,15 +348,14 @@ impl Progress {
         }
         self.beginnable.remove(&step);
         if matches!(self.slots[step], Slots::Items(_)) {
-            // Items that were put off or listen when the list failed.
-            self.timers.retain(|(_, slot)| slot.step != step);
+            // Items that listen when the list failed.
             self.listening.retain(|slot| slot.step != step);
         }
         if let StepState::Failed(error) = &outcome
             && plan.step(step).on_failure == OnFailure::Stop
             && self.failure.is_none()
         {
-            self.failure = Some((step, error.clone()));
+            self.failure = Some(Failure { step, error: error.clone(), at: self.at });
         }
         self.steps[step] = outcome;
         self.unsettled -= 1;

@@ -1,6 +1,8 @@
 //! The record of a run's steps, told from its journal.
 
-use tidegate_model::{Attempt, Definition, Entry, Event, ItemRecord, Payload, RunStatus, StepError, StepRecord};
+use tidegate_model::{
+    Attempt, Definition, Entry, Event, ItemRecord, OnInterrupted, Payload, RunStatus, StepError, StepRecord,
+};
 
 use crate::Plan;
 use crate::progress::{Progress, SlotProgress, SlotState, Slots, StepState, interrupted};
@@ -19,14 +21,15 @@ pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRec
     for entry in entries {
         progress.apply(plan, entry);
         let Some(step) = plan.position(&entry.step) else { continue };
+        let repeats = plan.step(step).on_interrupted == OnInterrupted::Retry;
         match entry.item {
-            None => told[step].whole.add(entry),
+            None => told[step].whole.add(entry, repeats),
             Some(item) => {
                 let items = &mut told[step].items;
                 if items.len() <= item as usize {
                     items.resize_with(item as usize + 1, Track::default);
                 }
-                items[item as usize].add(entry);
+                items[item as usize].add(entry, repeats);
             }
         }
     }
@@ -35,12 +38,15 @@ pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRec
         .map(|(index, (step, Told { whole, mut items }))| {
             let state = progress.step(index);
             let slots = progress.slots(index);
+            let status = status_of_step(state, slots, run);
+            // What a list broke off in when it stopped is over with it, even while the run goes on.
+            let around = if status.is_final() { status } else { run };
             let items = match slots {
                 Slots::One(_) => Vec::new(),
                 Slots::Items(slots) => {
                     items.resize_with(slots.slots.len(), Track::default);
                     let items = slots.slots.iter().zip(items).zip(0_u32..);
-                    items.map(|((slot, track), index)| track.item(index, status_of_slot(slot, run))).collect()
+                    items.map(|((slot, track), index)| track.item(index, status_of_slot(slot, around))).collect()
                 }
             };
             let error = match state {
@@ -50,7 +56,7 @@ pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRec
             StepRecord {
                 id: step.id.clone(),
                 uses: step.uses.clone(),
-                status: status_of_step(state, slots, run),
+                status,
                 input: whole.input,
                 output: whole.output,
                 outlet: whole.outlet,
@@ -104,7 +110,8 @@ struct Track {
 }
 
 impl Track {
-    fn add(&mut self, entry: &Entry) {
+    /// Takes in an entry. `repeats`: whether the step repeats a call whose effect is unknown.
+    fn add(&mut self, entry: &Entry, repeats: bool) {
         match &entry.event {
             Event::Expanded { .. } => {}
             Event::Started { input } => {
@@ -123,7 +130,7 @@ impl Track {
             }
             Event::Interrupted { repeatable } => {
                 self.end(entry).interrupted = true;
-                if !repeatable {
+                if !repeatable && !repeats {
                     self.error = Some(interrupted());
                 }
             }

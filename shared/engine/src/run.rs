@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_model::{
     Builtin, ConnectionId, Entry, ErrorCode, Event, OnInterrupted, Payload, Pointer, RunId, RunStatus, Signal, Step,
-    StepError, TenantId, TriggerKind, WorkflowId,
+    StepError, TenantId, TriggerKind, WorkflowId, check_json_value,
 };
 
 use crate::progress::{Progress, Slot, SlotState, Slots, StepState};
@@ -219,17 +219,22 @@ impl Run {
         if let Some(error) = &self.refused {
             return finish(RunStatus::Failed, Some(error.clone()), None, None);
         }
-        if let Some((step, error)) = self.progress.failure() {
-            if self.progress.in_flight().is_empty() {
-                let step = self.plan.step(*step).id.clone();
-                return finish(RunStatus::Failed, Some(error.clone()), Some(step), None);
+        let end = self.facts.latest_end(&self.plan);
+        if let Some(failure) = self.progress.failure() {
+            // A call that the run's end cut off fails with it.
+            if failure.at >= end {
+                return self.time_out();
             }
-            return self.wait(now);
+            if self.progress.in_flight().is_empty() || now >= end {
+                let step = self.plan.step(failure.step).id.clone();
+                return finish(RunStatus::Failed, Some(failure.error.clone()), Some(step), None);
+            }
+            return Decision::Wait(end);
         }
         if self.progress.is_settled() {
             return self.succeed();
         }
-        if now >= self.facts.latest_end(&self.plan) {
+        if now >= end {
             return self.time_out();
         }
         let mut records = Vec::new();
@@ -237,8 +242,7 @@ impl Run {
         let room = MAX_PARALLEL_CALLS.saturating_sub(self.progress.in_flight().len());
         let due = self.progress.due(now);
         for slot in due.chain(self.progress.beginnable(&self.plan)) {
-            let is_call = self.plan.builtin(slot.step).is_none_or(|b| matches!(b, Builtin::Approval | Builtin::Call));
-            if is_call && calls.len() >= room {
+            if calls.len() >= room && self.comes_to_a_call(slot) {
                 continue;
             }
             match self.begin(slot, now) {
@@ -253,18 +257,19 @@ impl Run {
         match (records.is_empty(), calls.is_empty()) {
             (false, _) => Decision::Record(records),
             (true, false) => Decision::Call(calls),
-            (true, true) => self.wait(now),
+            // A call that is due but has no room is no reason to wake up.
+            (true, true) => Decision::Wait(self.progress.next_timer(now).map_or(end, |at| at.min(end))),
         }
     }
 
-    fn wait(&self, now: Timestamp) -> Decision {
-        let end = self.facts.latest_end(&self.plan);
-        if now >= end {
-            return self.time_out();
+    /// Whether beginning a slot is a call. The end of an approval's timeout is none.
+    fn comes_to_a_call(&self, slot: Slot) -> bool {
+        let listens = self.progress.slot(slot).is_some_and(|progress| progress.state == SlotState::Listening);
+        match self.plan.builtin(slot.step) {
+            Some(Builtin::Approval | Builtin::Call) => !listens,
+            Some(_) => false,
+            None => true,
         }
-        // A call that is due but has no room is no reason to wake up.
-        let next = self.progress.next_timer().filter(|at| *at > now && self.progress.failure().is_none());
-        Decision::Wait(next.map_or(end, |at| at.min(end)))
     }
 
     fn succeed(&self) -> Decision {
@@ -272,7 +277,13 @@ impl Run {
             return finish(RunStatus::Succeeded, None, None, None);
         };
         let scope = Scope::lazy(Arc::new(self.known.at_the_end()));
-        match scope.fill_one(output, &Pointer::from("/output")) {
+        let at = Pointer::from("/output");
+        let filled = scope.fill_one(output, &at).and_then(|output| match check_json_value(&output) {
+            Ok(()) => Ok(output),
+            // It could not be read again.
+            Err(error) => Err(ExpressionError { pointer: at, message: format!("the output has {error}") }),
+        });
+        match filled {
             Ok(output) => finish(RunStatus::Succeeded, None, None, Some(output)),
             Err(error) => finish(RunStatus::Failed, Some(expression_failed(&error)), None, None),
         }
@@ -280,7 +291,8 @@ impl Run {
 
     fn time_out(&self) -> Decision {
         let steps = 0..self.plan.definition().steps.len();
-        let at = steps.into_iter().find(|step| *self.progress.step(*step) == StepState::Active);
+        let active = steps.into_iter().find(|step| *self.progress.step(*step) == StepState::Active);
+        let at = active.or_else(|| self.progress.failure().map(|failure| failure.step));
         let step = at.map(|step| self.plan.step(step).id.clone());
         let message = format!(
             "the run did not finish within its execution_timeout of {} s; it was at step `{}`",

@@ -1,6 +1,6 @@
 //! Drives the engine without a worker: results come from a script, time is a number, and the trace is text.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Plan, Run};
-use tidegate_model::{Definition, Entry, Event, Payload, RunId, Signal, StepError, TenantId, TriggerKind, WorkflowId};
+use tidegate_model::{
+    Decided, Definition, Entry, Event, Payload, RunId, RunStatus, Signal, StepError, TenantId, TriggerKind, WorkflowId,
+};
 
 /// What an attempt brings, and after which time.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,12 +31,21 @@ fn hundred_ms() -> u64 {
 pub(crate) enum Brings {
     Output(Value),
     Error(StepError),
-    /// The worker dies during the call.
+    /// The worker dies during the call, and all others under way with it.
     Death {
         repeatable: bool,
     },
-    /// What a waiting step hears; a called workflow's output stands in the signal.
-    Signal(Signal),
+    /// A person decides.
+    Decided {
+        approved: bool,
+        comment: Option<String>,
+    },
+    /// The called workflow's run ends.
+    Ended {
+        status: RunStatus,
+        output: Option<Value>,
+        error: Option<StepError>,
+    },
     /// Nothing is ever heard.
     Silence,
 }
@@ -78,13 +89,18 @@ impl Simulation {
         Self { plan, body, parameters, run, now, entries: Vec::new(), trace: Vec::new() }
     }
 
+    /// The run made of its journal anew, as after a death.
+    fn resumed(&self) -> Run {
+        let mut run = Run::new(Arc::clone(&self.plan), facts(&self.plan, &self.parameters), self.body.clone());
+        for entry in &self.entries {
+            run.apply(entry, None);
+        }
+        run
+    }
+
     fn decide(&self) -> Decision {
         let decision = self.run.decide(self.now);
-        let mut again = Run::new(Arc::clone(&self.plan), facts(&self.plan, &self.parameters), self.body.clone());
-        for entry in &self.entries {
-            again.apply(entry, None);
-        }
-        assert_eq!(decision, again.decide(self.now), "the same journal gives the same decision");
+        assert_eq!(decision, self.resumed().decide(self.now), "the same journal gives the same decision");
         decision
     }
 
@@ -93,48 +109,63 @@ impl Simulation {
         self.entries.push(entry);
     }
 
-    /// Runs to the end, asking for each call's result; `slot` is `step` or `step[item]`.
-    pub(crate) fn run(&mut self, mut result: impl FnMut(&str, u32) -> Scripted) -> Outcome {
+    fn tell(&mut self, what: impl std::fmt::Display) {
+        let beginning: Timestamp = BEGINNING.parse().unwrap();
+        self.trace.push(format!("{} ms: {what}", self.now.as_millisecond() - beginning.as_millisecond()));
+    }
+
+    /// Runs to the end, asking for each call's result; `slot` is `step` or `step[item]`. `look` is called whenever time
+    /// is about to pass, with the time until which nothing happens.
+    pub(crate) fn run(
+        &mut self,
+        mut result: impl FnMut(&str, u32) -> Scripted,
+        mut look: impl FnMut(&mut Self, Timestamp),
+    ) -> Outcome {
         // What is under way, by when its result is there, then by its order.
         let mut under_way: BTreeMap<(Timestamp, usize), (Call, Brings)> = BTreeMap::new();
         for count in 0..20_000 {
             match self.decide() {
                 Decision::Record(entries) => {
+                    assert!(!entries.is_empty(), "a decision is about something");
                     for entry in entries {
-                        self.trace.push(format!("record {}", described(&entry)));
+                        self.tell(format!("record {}", described(&entry)));
                         self.push(entry);
                     }
                 }
                 Decision::Call(calls) => {
+                    assert!(!calls.is_empty(), "a decision is about something");
                     for (index, call) in calls.into_iter().enumerate() {
                         let Call { attempt, uses, input, timeout, idempotency_key, .. } = &call;
                         let slot = slot(&call.step, call.item);
-                        self.trace.push(format!(
+                        self.tell(format!(
                             "call {slot} #{attempt} {uses} {input} within {timeout:?} as {idempotency_key}"
                         ));
                         let input = Payload::Inline(call.input.clone());
                         self.push(call.entry(self.now, Event::Started { input }));
                         let Scripted { result, after_ms } = result(&slot, *attempt);
                         let at = self.now.checked_add(Duration::from_millis(after_ms)).unwrap();
-                        if !matches!(result, Brings::Silence) {
-                            under_way.insert((at, count * 1_000 + index), (call, result));
-                        }
+                        under_way.insert((at, count * 1_000 + index), (call, result));
                     }
+                    assert!(self.run.in_doubt().len() <= 20, "calls under way at once are bounded");
                 }
                 Decision::Wait(until) => {
-                    assert!(until > self.now);
-                    let from = self.now;
-                    let waited = |to: Timestamp| to.as_millisecond() - from.as_millisecond();
-                    match under_way.first_entry().filter(|next| next.key().0 <= until) {
-                        Some(next) => {
-                            let ((at, _), (call, result)) = next.remove_entry();
-                            self.trace.push(format!("after {} ms: {}", waited(at), slot(&call.step, call.item)));
-                            self.now = at;
+                    assert!(until > self.now, "a wait ends later");
+                    let next = under_way.iter().find(|(_, (_, result))| !matches!(result, Brings::Silence));
+                    match next.map(|(key, _)| *key).filter(|(at, _)| *at <= until) {
+                        Some(key) => {
+                            let (call, result) = under_way.remove(&key).unwrap();
+                            look(self, key.0);
+                            self.now = key.0;
+                            let dies = matches!(result, Brings::Death { .. });
                             self.end(&call, result);
+                            if dies {
+                                under_way.retain(|_, (call, result)| is_signal(result) || self.is_open(call));
+                            }
                         }
                         None => {
-                            self.trace.push(format!("wait {} ms", waited(until)));
+                            look(self, until);
                             self.now = until;
+                            self.tell("time has passed");
                         }
                     }
                 }
@@ -143,7 +174,7 @@ impl Simulation {
                     let at = failed_step.as_ref().map(|step| format!(" at {step}")).unwrap_or_default();
                     let error = error.as_ref().map(|error| format!(": {:?}: {}", error.code, error.message));
                     let output = output.as_ref().map(|output| format!(" = {output}")).unwrap_or_default();
-                    self.trace.push(format!("finish {status:?}{at}{}{output}", error.unwrap_or_default()));
+                    self.tell(format!("finish {status:?}{at}{}{output}", error.unwrap_or_default()));
                     return outcome;
                 }
             }
@@ -151,36 +182,67 @@ impl Simulation {
         panic!("the run never ends: {:?}", self.trace);
     }
 
+    fn is_open(&self, call: &Call) -> bool {
+        let mut open = self.run.in_doubt().into_iter().chain(self.run.listening());
+        open.any(|open| open.step == call.step && open.item == call.item && open.attempt == call.attempt)
+    }
+
     fn end(&mut self, call: &Call, result: Brings) {
-        let open = |open: &[tidegate_engine::Open]| {
-            open.iter().any(|open| open.step == call.step && open.item == call.item && open.attempt == call.attempt)
-        };
+        let name = slot(&call.step, call.item);
         let event = match result {
             Brings::Output(output) => Event::Succeeded { output: Payload::Inline(output), outlet: None },
             Brings::Error(error) => Event::Failed { error },
             Brings::Death { repeatable } => {
-                assert!(open(&self.run.in_doubt()), "a call under way is in doubt");
-                self.trace.push(format!("the worker died during {}", slot(&call.step, call.item)));
-                Event::Interrupted { repeatable }
+                assert!(self.is_open(call), "a call under way is in doubt");
+                return self.die(&name, repeatable);
             }
-            Brings::Signal(signal) => {
-                let output = match &signal {
-                    Signal::Ended { output: Some(Payload::Inline(output)), .. } => Some(output.clone()),
-                    _ => None,
-                };
-                let heard = self.run.hear(&call.step, call.item, &signal, output, self.now);
-                let Some(entry) = heard else {
-                    self.trace.push("nobody listens".to_owned());
-                    return;
-                };
-                assert!(open(&self.run.listening()));
-                self.trace.push(format!("heard {}", described(&entry)));
-                return self.push(entry);
+            Brings::Decided { approved, comment } => {
+                return self.hear(call, &Signal::Decided(Decided { approved, comment, at: self.now }), None);
+            }
+            Brings::Ended { status, output, error } => {
+                let run_id = RunId::for_tenant(TenantId::new(self.now, [1; 10]), self.now, [4; 10]);
+                let payload = output.clone().map(Payload::Inline);
+                let signal = Signal::Ended { run_id, status, output: payload, error, at: self.now };
+                return self.hear(call, &signal, output);
             }
             Brings::Silence => return,
         };
+        let told = match &event {
+            Event::Failed { error } => format!("{name} #{} fails: {:?}: {}", call.attempt, error.code, error.message),
+            _ => format!("{name} #{} is done", call.attempt),
+        };
+        self.tell(told);
         self.push(call.entry(self.now, event));
     }
+
+    fn hear(&mut self, call: &Call, signal: &Signal, output: Option<Value>) {
+        match self.run.hear(&call.step, call.item, signal, output, self.now) {
+            None => self.tell(format!("nobody listens any more at {}", slot(&call.step, call.item))),
+            Some(entry) => {
+                assert!(self.is_open(call), "who hears has listened");
+                self.tell(format!("hear {}", described(&entry)));
+                self.push(entry);
+            }
+        }
+    }
+
+    fn die(&mut self, during: &str, repeatable: bool) {
+        self.tell(format!("the worker dies during {during}"));
+        self.run = self.resumed();
+        let in_doubt = self.run.in_doubt();
+        let seen: BTreeSet<_> = in_doubt.iter().map(|open| (&open.step, open.item)).collect();
+        assert_eq!(seen.len(), in_doubt.len(), "each is in doubt once");
+        for open in in_doubt {
+            let slot = slot(&open.step, open.item);
+            self.tell(format!("{slot} #{} was interrupted", open.attempt));
+            let event = Event::Interrupted { repeatable };
+            self.push(Entry { step: open.step, item: open.item, attempt: open.attempt, at: self.now, event });
+        }
+    }
+}
+
+fn is_signal(result: &Brings) -> bool {
+    matches!(result, Brings::Decided { .. } | Brings::Ended { .. })
 }
 
 fn slot(step: &str, item: Option<u32>) -> String {
