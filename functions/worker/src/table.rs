@@ -16,7 +16,7 @@ use tidegate_model::{
 };
 use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_platform::queue::ReceivedMessage;
-use tidegate_store::{CreateError, StoredRun};
+use tidegate_store::{CreateError, ReplaceError, StoredRun};
 
 use crate::ending::{self, Conflict};
 use crate::execution::{self, After, Claimed};
@@ -120,7 +120,9 @@ async fn start(
             };
             execute(deps, claimed, invocation).await
         }
-        Err(CreateError::Exists(stored)) => existing(deps, *stored, &Incoming::Start(Box::new(start)), invocation).await,
+        Err(CreateError::Exists(stored)) => {
+            existing(deps, *stored, &Incoming::Start(Box::new(start)), invocation).await
+        }
         Err(CreateError::Store(error)) => Err(error.into()),
     }
 }
@@ -288,7 +290,15 @@ async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Resu
     };
     let owner = if in_doubt.load(Ordering::Relaxed) { row.lease_owner.clone() } else { RETURNED.to_owned() };
     let returned = RunRow { lease_until: deps.clock.now(), lease_owner: owner, claims, ..row.clone() };
-    if let Err(failure) = deps.store.runs().replace(&row, &returned, None).await {
+    let runs = deps.store.runs();
+    let mut given_back = runs.replace(&row, &returned, None).await;
+    // The next holder is to know that somebody asked for the run to be cancelled meanwhile.
+    if let Err(ReplaceError::Conflict(Some(stored))) = &given_back
+        && stored.row.cancel_requested
+    {
+        given_back = runs.replace(&row, &RunRow { cancel_requested: true, ..returned }, None).await;
+    }
+    if let Err(failure) = given_back {
         tracing::warn!(
             component = "worker",
             run_id = %row.id,

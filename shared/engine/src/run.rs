@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_model::{
     Builtin, ConnectionId, Entry, ErrorCode, Event, OnInterrupted, Payload, Pointer, RunId, RunStatus, Signal, Step,
-    StepError, TenantId, TriggerKind, WorkflowId, check_json_value,
+    StepError, TenantId, TriggerKind, WorkflowId,
 };
 
 use crate::progress::{Progress, Slot, SlotState, Slots, StepState};
@@ -278,12 +278,7 @@ impl Run {
         };
         let scope = Scope::lazy(Arc::new(self.known.at_the_end()));
         let at = Pointer::from("/output");
-        let filled = scope.fill_one(output, &at).and_then(|output| match check_json_value(&output) {
-            Ok(()) => Ok(output),
-            // It could not be read again.
-            Err(error) => Err(ExpressionError { pointer: at, message: format!("the output has {error}") }),
-        });
-        match filled {
+        match scope.fill_one(output, &at) {
             Ok(output) => finish(RunStatus::Succeeded, None, None, Some(output)),
             Err(error) => finish(RunStatus::Failed, Some(expression_failed(&error)), None, None),
         }

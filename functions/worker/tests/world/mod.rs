@@ -57,6 +57,14 @@ impl Life {
         self.faults.dies_with(Arc::clone(&self.writes));
     }
 
+    pub(crate) fn throttles_every(&self, n: u32) {
+        self.faults.throttle_every(n);
+    }
+
+    pub(crate) fn loses_answer_every(&self, n: u32) {
+        self.faults.lose_answer_every(n);
+    }
+
     pub(crate) fn revive(&self) {
         self.writes.store(i64::MAX, Ordering::SeqCst);
         self.faults.clear();
