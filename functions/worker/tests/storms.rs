@@ -201,9 +201,9 @@ impl Gale {
         let steps = self.steps(&mut dice);
         let output = dice.one_in(2).then(|| json!({"last": "{{ steps.s0.status }}"}));
         let workflow = store(&self.world, steps.clone(), output).await;
-        let calm = self.run(workflow, None).await.map_err(|why| format!("in peace: {why}; {steps}"))?;
+        let calm = self.run(workflow, &steps, None).await.map_err(|why| format!("in peace: {why}; {steps}"))?;
         let stormy =
-            self.run(workflow, Some(&mut dice)).await.map_err(|why| format!("in the storm: {why}; {steps}"))?;
+            self.run(workflow, &steps, Some(&mut dice)).await.map_err(|why| format!("in the storm: {why}; {steps}"))?;
         if calm != stormy {
             return Err(format!("ended otherwise: {stormy:#?}, in peace {calm:#?}; {steps}"));
         }
@@ -267,9 +267,19 @@ impl Gale {
         self.world.worker_with(settings)
     }
 
-    async fn run(&mut self, workflow: WorkflowId, mut storm: Option<&mut Dice>) -> Result<Ending, String> {
+    async fn run(
+        &mut self,
+        workflow: WorkflowId,
+        steps: &Value,
+        mut storm: Option<&mut Dice>,
+    ) -> Result<Ending, String> {
         let start = self.world.start(workflow);
         self.world.send(&Message::Start(Box::new(start.clone()))).await;
+        let of = |uses: &str| {
+            let steps = steps.as_array().into_iter().flatten().filter(|step| step["uses"] == uses);
+            steps.map(|step| step["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let asks = of("approval.wait");
         let mut workers = [self.worker(), self.worker()];
         let mut deaths = 0;
         for _ in 0..MAX_ROUNDS {
@@ -289,7 +299,7 @@ impl Gale {
                 workers = [self.worker(), self.worker()];
             }
             self.world.life.revive();
-            self.decide(start.run_id, storm.as_deref_mut()).await;
+            self.decide(start.run_id, &asks, storm.as_deref_mut()).await;
             if self.is_over(&start).await {
                 return self.ending(&start).await;
             }
@@ -346,20 +356,23 @@ impl Gale {
     }
 
     /// Decides what the run asks; which way is fixed by the step.
-    async fn decide(&self, run: RunId, mut storm: Option<&mut Dice>) {
+    async fn decide(&self, run: RunId, asks: &[String], mut storm: Option<&mut Dice>) {
+        if asks.is_empty() {
+            return;
+        }
         let Some(stored) = self.world.stored(run).await else { return };
         let runs = self.world.store.runs();
-        for step in (0..6).map(|index| format!("s{index}")) {
+        for step in asks {
             if storm.as_deref_mut().is_some_and(|dice| dice.one_in(2)) {
                 continue;
             }
-            let Some(approval) = runs.approval(self.world.tenant, run, &step).await.unwrap() else { continue };
+            let Some(approval) = runs.approval(self.world.tenant, run, step).await.unwrap() else { continue };
             if approval.decided.is_some() && storm.is_none() {
                 continue;
             }
             let approved = !step.ends_with(['1', '4']);
             let decided = Decided { approved, comment: None, at: self.world.clock.now() };
-            runs.decide(self.world.tenant, run, &step, &decided).await.unwrap();
+            runs.decide(self.world.tenant, run, step, &decided).await.unwrap();
             if stored.row.status == RunStatus::Waiting {
                 self.world.send(&wake(&stored.row, stored.row.wake)).await;
             }
@@ -381,7 +394,9 @@ impl Gale {
             self.check_calls(start.run_id, step)?;
             steps.insert(step.id.clone(), self.told(step).await);
         }
-        self.check_children(start).await?;
+        if detail.steps.iter().any(|step| step.uses == "workflow.call") {
+            self.check_children(start).await?;
+        }
         let output = match &detail.output {
             Some(output) => Some(self.load(output).await),
             None => None,

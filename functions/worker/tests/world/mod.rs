@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) life: Life,
     embedded: Embedded,
     envelope: Envelope,
+    /// One for all workers: making one reads every root certificate.
+    egress: Egress,
     _folder: tempfile::TempDir,
 }
 
@@ -93,6 +95,9 @@ impl World {
         let queue = Arc::new(EmbeddedQueue::in_memory(settings, clock.clone()).unwrap());
         let keys = KeyFile::open_or_create(&folder.path().join("master.key")).unwrap();
         let target = MockServer::start().await;
+        let envelope = Envelope::new(Arc::new(keys), clock.clone());
+        let allow = vec!["127.0.0.1/32".parse().unwrap()];
+        let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, envelope.clone());
         let world = Self {
             tenant: ids.tenant(),
             store: embedded.store.clone(),
@@ -100,7 +105,8 @@ impl World {
             blobs: Arc::new(FolderBlobs::open(&folder.path().join("blobs"), clock.clone()).unwrap()),
             target,
             life: Life { writes: Arc::new(AtomicI64::new(i64::MAX)), faults },
-            envelope: Envelope::new(Arc::new(keys), clock.clone()),
+            envelope,
+            egress,
             embedded,
             clock,
             ids,
@@ -118,13 +124,12 @@ impl World {
     }
 
     pub(crate) fn worker_with(&self, settings: Settings) -> Deps {
-        let allow = vec!["127.0.0.1/32".parse().unwrap()];
         Deps::new(
             self.embedded.guarded(policy::guard("worker")),
             Arc::new(Mortal { port: Arc::clone(&self.queue), life: self.life.clone() }),
             Arc::new(Mortal { port: Arc::new(self.queue.scheduler()), life: self.life.clone() }),
             Arc::new(Mortal { port: Arc::clone(&self.blobs), life: self.life.clone() }),
-            Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone()),
+            self.egress.clone(),
             self.envelope.clone(),
             self.clock.clone(),
             settings,
