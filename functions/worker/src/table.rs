@@ -21,7 +21,7 @@ use tidegate_store::{CreateError, ReplaceError, StoredRun};
 use crate::ending::{self, Conflict};
 use crate::execution::{self, After, Claimed};
 use crate::waits::{derived_id, hexadecimal};
-use crate::wake::{arm_wake, disarm};
+use crate::wake::{arm_wake, disarm, wake_now};
 use crate::{Deps, Error, Invocation, Source, Verdict, values};
 
 /// The owner of a claim that was given back with no call in doubt.
@@ -165,7 +165,12 @@ async fn existing(
             RunStatus::Waiting => match incoming {
                 Incoming::Wake(wake) if wake.wake == row.wake => {}
                 Incoming::Wake(_) | Incoming::Start(_) => {
-                    arm_wake(deps, row).await?;
+                    // Whoever parked it may have died before it looked for what it waits for.
+                    if deps.store.runs().signals(row.tenant, row.id).await?.is_empty() {
+                        arm_wake(deps, row).await?;
+                    } else {
+                        wake_now(deps, row).await?;
+                    }
                     return Ok(Verdict::Delete);
                 }
             },
@@ -258,8 +263,12 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
     }
     match deps.store.runs().replace(old, &row, None).await {
         Ok(()) => {
-            if old.status == RunStatus::Waiting {
-                disarm(deps, old).await?;
+            if old.status == RunStatus::Waiting
+                && let Err(error) = disarm(deps, old).await
+            {
+                // It fires once more, for nothing.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(component = "worker", run_id = %old.id, error, "a timer could not be removed");
             }
             Ok(Claim::Won(Box::new(Claimed { row, input, journal: journal.items, signals: journal.signals, after })))
         }
@@ -280,7 +289,8 @@ fn changed(conflict: Conflict) -> Result<Claim, Error> {
 /// as a store that is away, is no fault of the run.
 async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Result<Verdict, Error> {
     let row = claimed.row.clone();
-    let in_doubt = AtomicBool::new(false);
+    // What a death left in doubt is, until it is noted in the journal.
+    let in_doubt = AtomicBool::new(claimed.after == After::Death);
     let run = AssertUnwindSafe(execution::execute(deps, claimed, invocation, &in_doubt)).catch_unwind();
     let (error, claims) = match run.boxed().await {
         Ok(Ok(())) => return Ok(Verdict::Delete),
@@ -380,6 +390,7 @@ async fn give_up_unclaimed(
         finished_at: Some(deps.clock.now()),
         lease_until: deps.clock.now(),
         error: Some(error),
+        claims: received.receive_count,
         ..row
     };
     let mut detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new(), output: None };

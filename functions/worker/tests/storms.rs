@@ -57,6 +57,7 @@ async fn last_quarter() {
 }
 
 async fn storms(quarter: u64) {
+    #[expect(clippy::disallowed_methods, reason = "the test's own settings")]
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let cases = number("STORM_CASES").map_or(CASES, |cases| cases.div_ceil(4));
     let first = number("STORM_SEED").unwrap_or(20_261_121) + quarter * 1_000_000_000;
@@ -289,10 +290,10 @@ impl Gale {
                     self.world.life.dies_after(dice.below(14));
                 }
                 if dice.one_in(3) {
-                    self.world.life.throttles_every(2 + dice.below(6));
+                    self.world.life.faults.throttle_every(2 + dice.below(6));
                 }
                 if dice.one_in(3) {
-                    self.world.life.loses_answer_every(2 + dice.below(6));
+                    self.world.life.faults.lose_answer_every(2 + dice.below(6));
                 }
             }
             if self.deliver(&workers, storm.as_deref_mut()).await {

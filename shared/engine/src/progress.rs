@@ -238,7 +238,7 @@ impl Progress {
             Event::Succeeded { .. } => progress.state = SlotState::Succeeded,
             Event::Failed { error } => {
                 progress.failures += 1;
-                if !error.retryable || progress.failures >= of.retry.max_attempts {
+                if !of.retry.retries(error) || progress.failures >= of.retry.max_attempts {
                     progress.state = SlotState::Failed(error.clone());
                 } else {
                     let delay = retry::delay(&of.retry, seed, &of.id, entry.item, progress.failures, error);

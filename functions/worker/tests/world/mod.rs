@@ -50,21 +50,13 @@ pub(crate) struct World {
 #[derive(Clone)]
 pub(crate) struct Life {
     writes: Arc<AtomicI64>,
-    faults: Faults,
+    pub(crate) faults: Faults,
 }
 
 impl Life {
     pub(crate) fn dies_after(&self, writes: u32) {
         self.writes.store(i64::from(writes), Ordering::SeqCst);
         self.faults.dies_with(Arc::clone(&self.writes));
-    }
-
-    pub(crate) fn throttles_every(&self, n: u32) {
-        self.faults.throttle_every(n);
-    }
-
-    pub(crate) fn loses_answer_every(&self, n: u32) {
-        self.faults.lose_answer_every(n);
     }
 
     pub(crate) fn revive(&self) {
