@@ -190,8 +190,8 @@ impl Progress {
                 Slots::Items(items) => items,
             };
             let room = concurrency(plan.step(step)).saturating_sub(items.active);
-            let end = items.slots.len().min(items.next + room);
-            Begin::Items((items.next..end).map(move |item| Slot { step, item: u32::try_from(item).ok() }))
+            let fresh = (items.next..items.slots.len()).filter(|item| items.slots[*item].state == SlotState::Fresh);
+            Begin::Items(fresh.take(room).map(move |item| Slot { step, item: u32::try_from(item).ok() }))
         })
     }
 
@@ -298,7 +298,8 @@ impl Progress {
             items.in_flight -= usize::from(*before == SlotState::InFlight);
             if *before == SlotState::Fresh {
                 items.active += 1;
-                items.next = items.next.max(slot.item.map_or(0, |item| item as usize + 1));
+                let fresh = |slot: &SlotProgress| slot.state == SlotState::Fresh;
+                items.next += items.slots[items.next..].iter().take_while(|slot| !fresh(slot)).count();
             }
             if is_over(&after) && !is_over(before) {
                 items.active -= 1;
