@@ -160,29 +160,33 @@ impl Run {
         &self.facts
     }
 
-    /// Takes in a journal's next entry. `output`: the value of a `Succeeded`, where the entry only refers to it.
+    /// Takes in a journal's next entry; one that doesn't fit, such as one that was taken in before, changes nothing.
+    /// `output`: the value of a `Succeeded`, where the entry only refers to it.
     pub fn apply(&mut self, entry: &Entry, output: Option<Data>) {
+        if !self.progress.fits(&self.plan, entry) {
+            return;
+        }
         let Some(step) = self.plan.position(&entry.step) else { return };
-        let before = self.progress.step(step) == &StepState::Active;
-        if let (Event::Succeeded { output: payload, .. }, true) = (&entry.event, before) {
-            let output = output.unwrap_or_else(|| match payload {
-                Payload::Inline(value) => Data::from(value),
-                Payload::Blob(_) => Data::from(&Value::Null),
-            });
-            match entry.item {
-                None => self.known.set_output(step, output),
-                Some(item) => {
-                    if let Some(place) = self.items.get_mut(&step).and_then(|items| items.get_mut(item as usize)) {
-                        *place = Some(output);
+        match &entry.event {
+            Event::Succeeded { output: payload, .. } => {
+                let output = output.unwrap_or_else(|| match payload {
+                    Payload::Inline(value) => Data::from(value),
+                    Payload::Blob(_) => Data::from(&Value::Null),
+                });
+                match entry.item {
+                    None => self.known.set_output(step, output),
+                    Some(item) => {
+                        if let Some(place) = self.items.get_mut(&step).and_then(|items| items.get_mut(item as usize)) {
+                            *place = Some(output);
+                        }
                     }
                 }
             }
-        }
-        if let (Event::Expanded { items }, true) = (&entry.event, before) {
-            self.items.entry(step).or_insert_with(|| vec![None; *items as usize]);
+            Event::Expanded { items } => drop(self.items.insert(step, vec![None; *items as usize])),
+            Event::Started { .. } | Event::Failed { .. } | Event::Interrupted { .. } => {}
         }
         self.progress.apply(&self.plan, entry);
-        if before && self.progress.step(step) != &StepState::Active {
+        if self.progress.step(step) != &StepState::Active {
             self.settled(step);
         }
     }

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use tidegate_model::{Attempt, Definition, Entry, Payload, RunStatus, StepError};
 
-use driver::{BEGINNING, Scripted, Simulation};
+use driver::facts::BEGINNING;
+use driver::{Scripted, Simulation};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
