@@ -334,7 +334,12 @@ fn replay(plan: &Arc<Plan>, entries: &[Entry], end: Timestamp) -> Decision {
         let of = |open: &tidegate_engine::Open| {
             (&open.step, open.item, open.attempt) == (&entry.step, entry.item, entry.attempt)
         };
-        let is_outcome = !matches!(entry.event, Event::Started { .. } | Event::Expanded { .. });
+        let is_outcome = match &entry.event {
+            Event::Started { .. } | Event::Expanded { .. } => false,
+            // The engine itself says that nobody decided.
+            Event::Failed { error } => error.code != ErrorCode::ApprovalTimedOut,
+            Event::Succeeded { .. } | Event::Interrupted { .. } => true,
+        };
         if is_outcome && (run.in_doubt().iter().any(of) || run.listening().iter().any(of)) {
             proposed.clear();
         } else {
