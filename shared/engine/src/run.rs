@@ -457,6 +457,13 @@ impl Run {
         if !self.progress.listening().contains(&slot) {
             return None;
         }
+        let is_for_it = matches!(
+            (self.plan.builtin(slot.step), signal),
+            (Some(Builtin::Approval), Signal::Decided(_)) | (Some(Builtin::Call), Signal::Ended { .. })
+        );
+        if !is_for_it {
+            return None;
+        }
         let attempt = self.progress.slot(slot)?.attempt;
         let event = builtins::heard(signal, output);
         Some(Entry { step: step.to_owned(), item, attempt, at: now, event })
