@@ -1,6 +1,6 @@
-//! What the engine itself takes: CPU time per step of a run that is decided, taken in and recorded, with calls that cost
-//! nothing. Prints a table, and ends with an error where a step of a long or wide run takes more than three times one of a
-//! short run: the engine would not be linear.
+//! What the engine itself takes: CPU time per step of a run that is decided, taken in and recorded, with calls that
+//! cost nothing. Prints a table, and ends with an error where a step of a long or wide run takes more than three times
+//! one of a short run: the engine would not be linear.
 //!
 //! `cargo run -p tidegate-engine --example overhead --profile fast`. Linux only, since it reads the process's CPU time
 //! from `/proc`.
