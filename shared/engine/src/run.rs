@@ -241,21 +241,21 @@ impl Run {
         if now >= end {
             return self.time_out();
         }
+        let slots = || self.progress.due(now).chain(self.progress.beginnable(&self.plan));
+        let room = MAX_PARALLEL_CALLS.saturating_sub(self.progress.in_flight().len());
+        // What needs no call goes first: the inputs of calls would be evaluated again after each of it.
+        let at_once = slots().filter(|slot| !self.comes_to_a_call(*slot)).take(MAX_ITEMS);
+        let mut begun: Vec<_> = at_once.map(|slot| self.begin(slot, now)).collect();
+        if begun.is_empty() {
+            let calls = slots().filter(|slot| self.comes_to_a_call(*slot)).take(room);
+            begun = calls.map(|slot| self.begin(slot, now)).collect();
+        }
         let mut records = Vec::new();
         let mut calls = Vec::new();
-        let room = MAX_PARALLEL_CALLS.saturating_sub(self.progress.in_flight().len());
-        let due = self.progress.due(now);
-        for slot in due.chain(self.progress.beginnable(&self.plan)) {
-            if calls.len() >= room && self.comes_to_a_call(slot) {
-                continue;
-            }
-            match self.begin(slot, now) {
+        for begun in begun {
+            match begun {
                 Begun::Record(entry) => records.push(entry),
                 Begun::Call(call) => calls.push(*call),
-            }
-            // What is evaluated is evaluated once: what is settled here may not be begun again in the same decision.
-            if records.len() >= MAX_ITEMS {
-                break;
             }
         }
         match (records.is_empty(), calls.is_empty()) {
@@ -266,8 +266,11 @@ impl Run {
         }
     }
 
-    /// Whether beginning a slot is a call. The end of an approval's timeout is none.
+    /// Whether beginning a slot is a call. To tell a list's items, and that an approval's time is over, is none.
     fn comes_to_a_call(&self, slot: Slot) -> bool {
+        if slot.item.is_none() && self.plan.step(slot.step).foreach.is_some() {
+            return false;
+        }
         let listens = self.progress.slot(slot).is_some_and(|progress| progress.state == SlotState::Listening);
         match self.plan.builtin(slot.step) {
             Some(Builtin::Approval | Builtin::Call) => !listens,
@@ -446,6 +449,13 @@ impl Run {
     ) -> Option<Entry> {
         let slot = Slot { step: self.plan.position(step)?, item };
         if !self.progress.listening().contains(&slot) {
+            return None;
+        }
+        let is_for_it = matches!(
+            (self.plan.builtin(slot.step), signal),
+            (Some(Builtin::Approval), Signal::Decided(_)) | (Some(Builtin::Call), Signal::Ended { .. })
+        );
+        if !is_for_it {
             return None;
         }
         let attempt = self.progress.slot(slot)?.attempt;

@@ -1,5 +1,5 @@
-//! Golden cases: each file in `cases/` is a definition, a body, parameters and scripted results; its snapshot is the trace
-//! and the step records. A snapshot is read before it is accepted: it says what a user gets.
+//! Golden cases: each file in `cases/` is a definition, a body, parameters and scripted results; its snapshot is the
+//! trace and the step records. A snapshot is read before it is accepted: it says what a user gets.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -2,8 +2,8 @@
 //! goes on from its journal ends as it would have without dying, and no call with a journalled result is made again.
 //!
 //! Two things are compared with. An oracle (`random`) tells from the definition alone how each step must end. And the
-//! journal without its interruptions must be one that an undisturbed run could have written, entry by entry, with the same
-//! outcome: that is the run "with the same completion order". What may legitimately differ is which of two parallel
+//! journal without its interruptions must be one that an undisturbed run could have written, entry by entry, with the
+//! same outcome: that is the run "with the same completion order". What may legitimately differ is which of two parallel
 //! failures is the first, and what else had been begun by then.
 //!
 //! 10,000 cases; more with `PROPTEST_CASES=1000000`.
@@ -334,7 +334,12 @@ fn replay(plan: &Arc<Plan>, entries: &[Entry], end: Timestamp) -> Decision {
         let of = |open: &tidegate_engine::Open| {
             (&open.step, open.item, open.attempt) == (&entry.step, entry.item, entry.attempt)
         };
-        let is_outcome = !matches!(entry.event, Event::Started { .. } | Event::Expanded { .. });
+        let is_outcome = match &entry.event {
+            Event::Started { .. } | Event::Expanded { .. } => false,
+            // The engine itself says that nobody decided.
+            Event::Failed { error } => error.code != ErrorCode::ApprovalTimedOut,
+            Event::Succeeded { .. } | Event::Interrupted { .. } => true,
+        };
         if is_outcome && (run.in_doubt().iter().any(of) || run.listening().iter().any(of)) {
             proposed.clear();
         } else {
@@ -416,6 +421,10 @@ fn check(workflow: &RandomWorkflow, worker: &Worker<'_>, outcome: &Outcome) -> b
     outcome.status == RunStatus::Succeeded && interrupted.is_empty() && !workflow.has_stopped_list(&ends)
 }
 
+fn workflows() -> impl Strategy<Value = RandomWorkflow> {
+    prop::collection::vec(any::<u8>(), 0..240).prop_map(|tape| RandomWorkflow::new(&mut Tape::new(&tape)))
+}
+
 fn config() -> ProptestConfig {
     let config = ProptestConfig::default();
     ProptestConfig { cases: config.cases.max(10_000), max_shrink_iters: 20_000, failure_persistence: None, ..config }
@@ -425,7 +434,7 @@ proptest! {
     #![proptest_config(config())]
     #[test]
     fn resumed_runs_end_like_undisturbed_ones(
-        workflow in prop::collection::vec(any::<u8>(), 0..240).prop_map(|tape| RandomWorkflow::new(&mut Tape::new(&tape))),
+        workflow in workflows(),
         fate in prop::collection::vec(any::<u8>(), 0..160),
     ) {
         let definition = Definition::parse(&workflow.document).unwrap_or_else(|errors| {
@@ -447,7 +456,8 @@ proptest! {
         }
 
         // Without room it is a matter of chance which call is the next.
-        let journal = if worker.crowded { worker.entries.clone() } else { undisturbed(plan.definition(), &worker.entries) };
+        let entries = &worker.entries;
+        let journal = if worker.crowded { entries.clone() } else { undisturbed(plan.definition(), entries) };
         prop_assert_eq!(replay(&plan, &journal, worker.now), Decision::Finish(outcome));
     }
 }
