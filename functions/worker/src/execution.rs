@@ -149,6 +149,8 @@ struct Execution<'a> {
     body: Data,
     entries: Vec<Entry>,
     signals: Vec<StoredSignal>,
+    /// When something last happened, as the entries tell.
+    heard_of: Timestamp,
     /// How many of the entries are stored.
     stored: usize,
     /// The position of the next journal item.
@@ -173,6 +175,7 @@ impl<'a> Execution<'a> {
     ) -> Self {
         let Claimed { row, journal, signals, after, .. } = claimed;
         let mut execution = Self {
+            heard_of: row.started_at,
             deps,
             invocation,
             in_doubt,
@@ -231,7 +234,8 @@ impl<'a> Execution<'a> {
         let (plan, facts) = (Arc::clone(self.run.plan()), self.run.facts().clone());
         self.run = Run::new(plan, facts, self.body.clone());
         self.output_bytes = 0;
-        for entry in &self.entries {
+        self.heard_of = self.row.started_at;
+        for entry in std::mem::take(&mut self.entries) {
             let output = match &entry.event {
                 Event::Succeeded { output, .. } => {
                     let value = load(self.deps, output).await?.unwrap_or(Value::Null);
@@ -240,9 +244,21 @@ impl<'a> Execution<'a> {
                 }
                 _ => None,
             };
-            self.run.apply(entry, output);
+            self.apply(entry, output);
         }
         Ok(())
+    }
+
+    /// Takes in what has happened. A death takes time from each run of the batch, since their messages come again only
+    /// when the invocation would have been over: what has passed since something was heard of the run is granted again.
+    fn apply(&mut self, entry: Entry, output: Option<Data>) {
+        if matches!(entry.event, Event::Interrupted { .. }) {
+            let lost = entry.at.duration_since(self.heard_of);
+            self.run.grant(Duration::try_from(lost).unwrap_or_default());
+        }
+        self.heard_of = self.heard_of.max(entry.at);
+        self.run.apply(&entry, output);
+        self.entries.push(entry);
     }
 
     /// Notes what an earlier claim left in doubt: the attempts that have begun without an outcome, or, where the journal
@@ -559,8 +575,7 @@ impl<'a> Execution<'a> {
             error.message.truncate(end);
             error.message.push('…');
         }
-        self.run.apply(&entry, output);
-        self.entries.push(entry);
+        self.apply(entry, output);
     }
 
     /// Appends what is not stored yet to the journal; the first time with the input, which until then only the
@@ -568,7 +583,7 @@ impl<'a> Execution<'a> {
     async fn checkpoint(&mut self) -> Result<(), Error> {
         let input = (self.position == 0).then(|| self.trigger.clone());
         let item = JournalItem { input, entries: self.entries[self.stored..].to_vec() };
-        let latest_end = self.run.facts().latest_end(self.run.plan());
+        let latest_end = self.run.latest_end();
         let (tenant, id, position) = (self.row.tenant, self.row.id, self.position);
         let mut insistence = Insistence::new(self);
         loop {
@@ -595,7 +610,6 @@ impl<'a> Execution<'a> {
             wake: self.row.wake + 1,
             wake_at: Some(until),
             lease_until: self.deps.clock.now(),
-            journal_length: self.position,
             ..self.row.clone()
         };
         let runs = self.deps.store.runs();

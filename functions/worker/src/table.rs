@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::{Map, json};
 use tidegate_model::{
-    ErrorCode, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage, StepError,
-    Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
+    Entry, ErrorCode, Event, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage,
+    StepError, Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
 };
 use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_platform::queue::ReceivedMessage;
@@ -227,7 +227,8 @@ async fn after_the_end(deps: &Deps, stored: &StoredRun, incoming: &Incoming) -> 
 async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invocation) -> Result<Claim, Error> {
     let journal = deps.store.runs().journal(old.tenant, old.id).await?;
     let length = u32::try_from(journal.items.len()).unwrap_or(u32::MAX);
-    let progressed = old.status == RunStatus::Waiting || length > old.journal_length;
+    let known = usize::try_from(old.journal_length).unwrap_or(usize::MAX);
+    let progressed = journal.items.iter().skip(known).flat_map(|item| &item.entries).any(is_progress);
     let input = match (journal.items.first().and_then(|item| item.input.clone()), incoming) {
         (Some(input), _) => Some(input),
         (None, Incoming::Start(start)) => Some(start.trigger.clone()),
@@ -243,7 +244,12 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
         fence: old.fence + 1,
         lease_until: invocation.lease_until,
         lease_owner: deps.lease_owner(),
-        claims: if progressed { 1 } else { old.claims + 1 },
+        claims: match old.status {
+            _ if progressed => 1,
+            // Parked in good order, which makes no death undone.
+            RunStatus::Waiting => old.claims,
+            _ => old.claims + 1,
+        },
         journal_length: length,
         wake_at: None,
         ..old.clone()
@@ -273,6 +279,15 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
             Ok(Claim::Won(Box::new(Claimed { row, input, journal: journal.items, signals: journal.signals, after })))
         }
         Err(error) => changed(ending::lost_to(error)),
+    }
+}
+
+/// Whether an attempt has ended. That one begins is none: a run whose every call kills its worker begins one with each
+/// claim, and each claim notes that the one before was interrupted.
+fn is_progress(entry: &Entry) -> bool {
+    match entry.event {
+        Event::Succeeded { .. } | Event::Failed { .. } => true,
+        Event::Started { .. } | Event::Interrupted { .. } | Event::Expanded { .. } => false,
     }
 }
 

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod batch;
+mod blast;
 mod graph;
 mod world;
 
@@ -19,7 +20,7 @@ use tidegate_platform::scheduler::{SCHEDULED_TIME, Scheduler, Timer, When};
 use tidegate_store::{JournalItem, StoredRun};
 use tidegate_worker::{Settings, Source, Verdict};
 use wiremock::ResponseTemplate;
-use world::{TRACEPARENT, World, handle, message, seconds_until, wake};
+use world::{TRACEPARENT, VISIBILITY, World, handle, message, seconds_until, wake};
 
 async fn detail(world: &World, stored: &StoredRun) -> RunDetail {
     let value = match stored.detail.clone().unwrap() {
@@ -119,6 +120,34 @@ async fn a_call_in_doubt_fails_the_step_that_says_so() {
     let stored = world.stored(start.run_id).await.unwrap();
     assert_eq!(stored.row.error.map(|error| error.code), Some(ErrorCode::Interrupted));
     assert!(world.calls().await.is_empty());
+}
+
+/// The message of a run whose worker died comes again when all of the `execution_timeout` may be over: with AWS's
+/// settings and the default one, every run of a batch that one of them killed was stopped.
+#[tokio::test]
+async fn the_time_that_a_death_takes_is_not_the_runs() {
+    for (delay_s, outcome) in [(200, RunStatus::Succeeded), (310, RunStatus::TimedOut)] {
+        let world = World::new().await;
+        let workflow = world
+            .workflow(1, |definition| {
+                definition["steps"][0]["timeout_ms"] = json!(1_000);
+                let delay_ms = delay_s * 1_000;
+                definition["steps"][0]["retry"] = json!({"initial_delay_ms": delay_ms, "max_delay_ms": delay_ms});
+            })
+            .await;
+        let start = world.start(workflow);
+        world.store.runs().create(&world.row(&start, RunStatus::Running), None).await.unwrap();
+        world.clock.advance(VISIBILITY);
+        world.send(&Message::Start(Box::new(start.clone()))).await;
+        let answer = ResponseTemplate::new(503).insert_header("retry-after", delay_s.to_string());
+        world.answers(answer).await;
+        let worker = world.worker_with(Settings { in_place: Duration::ZERO, ..Settings::new("here", false) });
+        assert!(!world.work(&worker).await);
+        assert_eq!(world.status(start.run_id).await, Some(RunStatus::Waiting), "also once it was parked");
+        world.answers(ResponseTemplate::new(200)).await;
+        world.work_to_the_end(&worker).await;
+        assert_eq!(world.status(start.run_id).await, Some(outcome), "after {delay_s} s of its own");
+    }
 }
 
 #[tokio::test]

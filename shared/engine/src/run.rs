@@ -46,7 +46,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// When the run is stopped at the latest: its `execution_timeout` after its first claim.
+    /// Its `execution_timeout` after its first claim: when the run is stopped at the latest, unless it is granted more.
     pub fn latest_end(&self, plan: &Plan) -> Timestamp {
         later(self.started_at, Duration::from_secs(u64::from(plan.definition().execution_timeout)))
     }
@@ -132,6 +132,8 @@ pub struct Run {
     lists: Mutex<BTreeMap<usize, Arc<[Data]>>>,
     /// Why it can't run at all.
     refused: Option<StepError>,
+    /// What its time is longer by.
+    granted: Duration,
 }
 
 impl Run {
@@ -147,7 +149,16 @@ impl Run {
         };
         let progress = Progress::new(&plan, *facts.run_id.as_bytes());
         let known = Arc::new(Known::new(Arc::clone(&plan), &facts, body, &parameters));
-        Self { plan, facts, progress, known, items: BTreeMap::new(), lists: Mutex::default(), refused }
+        Self {
+            plan,
+            facts,
+            progress,
+            known,
+            items: BTreeMap::new(),
+            lists: Mutex::default(),
+            refused,
+            granted: Duration::ZERO,
+        }
     }
 
     /// The plan that it follows.
@@ -158,6 +169,19 @@ impl Run {
     /// What never changes about it.
     pub fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// When the run is stopped at the latest: its `execution_timeout` after its first claim, and what it was granted.
+    pub fn latest_end(&self) -> Timestamp {
+        later(self.facts.latest_end(&self.plan), self.granted)
+    }
+
+    /// Gives the run so much longer: for time in which nobody could work on it. One that has failed already needs none,
+    /// and stays as it is. What is granted has to follow from the journal, or a run that is resumed decides otherwise.
+    pub fn grant(&mut self, time: Duration) {
+        if self.progress.failure().is_none() {
+            self.granted = self.granted.saturating_add(time);
+        }
     }
 
     /// Takes in a journal's next entry; one that doesn't fit, such as one that was taken in before, changes nothing.
@@ -223,7 +247,7 @@ impl Run {
         if let Some(error) = &self.refused {
             return finish(RunStatus::Failed, Some(error.clone()), None, None);
         }
-        let end = self.facts.latest_end(&self.plan);
+        let end = self.latest_end();
         if let Some(failure) = self.progress.failure() {
             // A call that the run's end cut off fails with it.
             if failure.at >= end {
@@ -351,7 +375,7 @@ impl Run {
             uses: step.uses.clone(),
             connection: step.connection,
             input,
-            timeout: timeout.min(until(now, self.facts.latest_end(&self.plan))),
+            timeout: timeout.min(until(now, self.latest_end())),
             idempotency_key: match slot.item {
                 Some(item) => format!("{run}:{}:{item}", step.id),
                 None => format!("{run}:{}", step.id),

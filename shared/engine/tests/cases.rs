@@ -6,12 +6,14 @@
 mod driver;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Map, Value};
-use tidegate_model::{Attempt, Definition, Entry, Payload, RunStatus, StepError};
+use serde_json::{Map, Value, json};
+use tidegate_engine::{Data, Decision, Plan, Run};
+use tidegate_model::{Attempt, Definition, Entry, ErrorCode, Event, Payload, RunStatus, StepError};
 
 use driver::facts::BEGINNING;
 use driver::{Scripted, Simulation};
@@ -71,6 +73,29 @@ fn cases() {
         let records = told(&definition, &simulation.entries, outcome.status);
         insta::assert_snapshot!(format!("{}\n--\n{}", simulation.trace.join("\n"), records.join("\n")));
     });
+}
+
+#[test]
+fn granted_time_is_the_runs_until_it_has_failed() {
+    let document = json!({"name": "n", "trigger": {"type": "webhook"}, "steps": [{"id": "a", "uses": "x.y"}]});
+    let plan = Arc::new(Plan::new(Definition::parse(&document).unwrap()).unwrap());
+    let facts = driver::facts(&plan, &Map::new());
+    let after = |seconds| facts.started_at + Duration::from_secs(seconds);
+    let mut run = Run::new(Arc::clone(&plan), facts.clone(), Data::from(&Value::Null));
+    assert!(matches!(run.decide(after(300)), Decision::Finish(outcome) if outcome.status == RunStatus::TimedOut));
+
+    run.grant(Duration::from_secs(330));
+    assert_eq!(run.latest_end(), after(630));
+    let Decision::Call(calls) = run.decide(after(629)) else { panic!("there is time") };
+    assert_eq!(calls[0].timeout, Duration::from_secs(1));
+    assert!(matches!(run.decide(after(630)), Decision::Finish(outcome) if outcome.status == RunStatus::TimedOut));
+
+    // Cut off by the run's end; a death before that is told changes nothing about it.
+    run.apply(&calls[0].entry(after(629), Event::Started { input: Payload::Inline(Value::Null) }), None);
+    let error = StepError::terminal(ErrorCode::StepTimeout, "no answer");
+    run.apply(&calls[0].entry(after(630), Event::Failed { error }), None);
+    run.grant(Duration::from_secs(330));
+    assert!(matches!(run.decide(after(960)), Decision::Finish(outcome) if outcome.status == RunStatus::TimedOut));
 }
 
 /// The records, a line for each step and item.

@@ -69,7 +69,7 @@ pub struct RunRow {
     pub lease_until: Timestamp,
     /// The process that holds it. Where one process owns the data folder, leases of others are over.
     pub lease_owner: String,
-    /// Claims since the journal last grew.
+    /// Claims since the journal last told of an attempt's end.
     pub claims: u32,
     /// The journal's length when it was last claimed.
     pub journal_length: u32,

@@ -2,6 +2,7 @@
 //! calls, and a way to let the worker die between any two of its writes.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -29,6 +30,10 @@ use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 pub(crate) const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+pub(crate) const BEGINNING: &str = "2026-11-21T10:00:00Z";
+/// How long a received message stays invisible: the worker's timeout and 30 s, as in the template.
+pub(crate) const VISIBILITY: Duration = Duration::from_secs(330);
+const QUEUE: EmbeddedSettings = EmbeddedSettings { visibility_timeout: VISIBILITY, max_receive_count: 25 };
 
 pub(crate) struct World {
     pub(crate) clock: Clock,
@@ -43,7 +48,7 @@ pub(crate) struct World {
     envelope: Envelope,
     /// One for all workers: making one reads every root certificate.
     egress: Egress,
-    _folder: tempfile::TempDir,
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// How many more writes the worker makes before it dies.
@@ -79,30 +84,42 @@ impl Life {
 impl World {
     pub(crate) async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let clock = Clock::manual("2026-11-21T10:00:00Z".parse().unwrap());
-        let ids = Ids::seeded(clock.clone(), 1);
+        let clock = Clock::manual(BEGINNING.parse().unwrap());
         let faults = Faults::default();
         let embedded = embedded::open(Location::Memory, faults.clone()).await.unwrap();
-        let settings = EmbeddedSettings { visibility_timeout: Duration::from_secs(330), max_receive_count: 25 };
-        let queue = Arc::new(EmbeddedQueue::in_memory(settings, clock.clone()).unwrap());
-        let keys = KeyFile::open_or_create(&folder.path().join("master.key")).unwrap();
-        let target = MockServer::start().await;
+        let queue = EmbeddedQueue::in_memory(QUEUE, clock.clone()).unwrap();
+        let world = Self::over(folder.path(), clock, embedded, faults, queue).await;
+        Self { _folder: Some(folder), ..world }
+    }
+
+    /// A world that outlasts this process: store and queue lie in the folder too.
+    pub(crate) async fn in_folder(folder: &Path, now: Timestamp) -> Self {
+        let clock = Clock::manual(now);
+        let faults = Faults::default();
+        let embedded = embedded::open(Location::Folder(folder), faults.clone()).await.unwrap();
+        let queue = EmbeddedQueue::open(&folder.join("queue.db"), QUEUE, clock.clone()).unwrap();
+        Self::over(folder, clock, embedded, faults, queue).await
+    }
+
+    async fn over(folder: &Path, clock: Clock, embedded: Embedded, faults: Faults, queue: EmbeddedQueue) -> Self {
+        let ids = Ids::seeded(clock.clone(), 1);
+        let keys = KeyFile::open_or_create(&folder.join("master.key")).unwrap();
         let envelope = Envelope::new(Arc::new(keys), clock.clone());
         let allow = vec!["127.0.0.1/32".parse().unwrap()];
         let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, envelope.clone());
         let world = Self {
             tenant: ids.tenant(),
             store: embedded.store.clone(),
-            queue,
-            blobs: Arc::new(FolderBlobs::open(&folder.path().join("blobs"), clock.clone()).unwrap()),
-            target,
+            queue: Arc::new(queue),
+            blobs: Arc::new(FolderBlobs::open(&folder.join("blobs"), clock.clone()).unwrap()),
+            target: MockServer::start().await,
             life: Life { writes: Arc::new(AtomicI64::new(i64::MAX)), faults },
             envelope,
             egress,
             embedded,
             clock,
             ids,
-            _folder: folder,
+            _folder: None,
         };
         world.answers(ResponseTemplate::new(200).set_body_json(json!({"ok": true}))).await;
         world
