@@ -106,7 +106,7 @@ pub(crate) async fn follow_up(deps: &Deps, row: &RunRow, detail: &RunDetail) -> 
     if let Some(parent) = &row.parent {
         tell_parent(deps, row, parent, detail).await?;
     }
-    if matches!(row.status, RunStatus::Failed | RunStatus::TimedOut) && row.trigger != TriggerKind::Failure {
+    if matches!(row.status, RunStatus::Failed | RunStatus::TimedOut) && !waits::handles_failure(row) {
         start_handler(deps, row).await?;
     }
     let given_up = row.error.as_ref().filter(|error| is_given_up(error.code));

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use jiff::Timestamp;
 use serde_json::Value;
 use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Plan, Run, records_of};
@@ -318,7 +318,8 @@ impl<'a> Execution<'a> {
             });
             let Some((at, input)) = started else { continue };
             let input = load(self.deps, &input).await?.unwrap_or(Value::Null);
-            let wait = waits::Wait { step: &open.step, item: open.item, attempt: open.attempt, at, input: &input };
+            let (step, item, attempt) = (open.step.as_str(), open.item, open.attempt);
+            let wait = waits::Wait { step, item, attempt, at, input: &input, shares: self.run.calls_like(step) };
             self.begin_wait(&open.uses, wait).await?;
         }
         Ok(())
@@ -330,7 +331,7 @@ impl<'a> Execution<'a> {
         let mut watch = tokio::time::interval(deps.settings.watch);
         watch.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         watch.tick().await;
-        if self.row.cancel_requested {
+        if self.row.cancel_requested || self.is_orphan().await? {
             return self.finish(cancelled()).await;
         }
         loop {
@@ -338,6 +339,15 @@ impl<'a> Execution<'a> {
                 Decision::Record(entries) => {
                     self.untouched &= waits_for_nothing(&entries);
                     self.record(entries).await?;
+                    // A run that computes is no reason for others to wait, nor for its own end to be missed.
+                    tokio::task::yield_now().await;
+                    if watch.tick().now_or_never().is_some() && self.is_cancelled().await? {
+                        drop(under_way);
+                        return self.finish(cancelled()).await;
+                    }
+                    if under_way.is_empty() && self.invocation.remaining(&deps.clock) < WRITE_MARGIN * 2 {
+                        return self.park(deps.clock.now()).await;
+                    }
                     continue;
                 }
                 Decision::Call(batch) => {
@@ -387,6 +397,13 @@ impl<'a> Execution<'a> {
                 }
             }
         }
+    }
+
+    /// Whether the run that called this one is over before this one begins: then nobody waits for it.
+    async fn is_orphan(&self) -> Result<bool, Error> {
+        let Some(parent) = self.row.parent.as_ref().filter(|_| self.after == After::Nothing) else { return Ok(false) };
+        let caller = self.deps.store.runs().get(self.row.tenant, parent.run_id).await?;
+        Ok(caller.is_none_or(|caller| caller.row.status.is_final()))
     }
 
     /// Looks whether somebody asked for the run to be cancelled, and hears what there is to hear.
@@ -503,7 +520,8 @@ impl<'a> Execution<'a> {
         for (call, prepared, at) in ready {
             let Some(prepared) = prepared else {
                 let (step, item, attempt) = (call.step.as_str(), call.item, call.attempt);
-                let wait = waits::Wait { step, item, attempt, at, input: &call.input };
+                let shares = self.run.calls_like(step);
+                let wait = waits::Wait { step, item, attempt, at, input: &call.input, shares };
                 self.begin_wait(&call.uses, wait).await?;
                 continue;
             };

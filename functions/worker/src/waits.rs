@@ -18,6 +18,8 @@ use crate::{Deps, Error};
 
 /// How many calls deep workflows may call each other.
 const MAX_DEPTH: u32 = 10;
+/// How many runs one that nobody called may cause in all.
+const MAX_CAUSED: u32 = 10_000;
 /// What a called workflow's parameters may take, in bytes of JSON: they travel in a message.
 const MAX_PARAMETER_BYTES: usize = 64 * 1024;
 
@@ -29,6 +31,8 @@ pub(crate) struct Wait<'a> {
     /// When the journal says that it began.
     pub(crate) at: Timestamp,
     pub(crate) input: &'a Value,
+    /// Between how many calls the run shares what it may cause.
+    pub(crate) shares: u32,
 }
 
 /// Opens an approval, so that its link decides it.
@@ -65,6 +69,15 @@ pub(crate) async fn call_workflow(deps: &Deps, row: &RunRow, wait: &Wait<'_>) ->
         let message = format!("workflows call each other {MAX_DEPTH} deep at most; does one call itself?");
         return Ok(Err(failed(message)));
     }
+    // Each call takes one of what it is given for itself.
+    let share = row.parent.as_ref().map_or(MAX_CAUSED, |parent| parent.may_cause) / wait.shares.max(1);
+    let Some(may_cause) = share.checked_sub(1) else {
+        let message = format!(
+            "a run may cause {MAX_CAUSED} others at most, shared equally between its calls, and this call has no share \
+             left; call fewer workflows, or give them lists instead"
+        );
+        return Ok(Err(failed(message)));
+    };
     let Some(workflow) = deps.store.workflows().get(row.tenant, id).await? else {
         return Ok(Err(failed(format!("the workflow {id} is gone; choose another one in the step"))));
     };
@@ -83,10 +96,22 @@ pub(crate) async fn call_workflow(deps: &Deps, row: &RunRow, wait: &Wait<'_>) ->
         trigger: TriggerInput { kind: TriggerKind::Workflow, content_type: None, body, parameters },
         accepted_at: wait.at,
         traceparent: row.traceparent.clone(),
-        parent: Some(ParentStep { run_id: row.id, step: wait.step.to_owned(), item: wait.item, depth }),
+        parent: Some(ParentStep {
+            run_id: row.id,
+            step: wait.step.to_owned(),
+            item: wait.item,
+            depth,
+            may_cause,
+            handles_failure: handles_failure(row),
+        }),
     };
     send(deps, row.tenant, &Message::Start(Box::new(start))).await?;
     Ok(Ok(()))
+}
+
+/// Whether a run came about by the handling of a failure.
+pub(crate) fn handles_failure(row: &RunRow) -> bool {
+    row.trigger == TriggerKind::Failure || row.parent.as_ref().is_some_and(|parent| parent.handles_failure)
 }
 
 /// A run that a step's attempt starts.

@@ -17,6 +17,9 @@ use crate::{Data, ExpressionError, Plan, Scope, builtins};
 
 /// How many calls of one run may be under way at once.
 const MAX_PARALLEL_CALLS: usize = 20;
+/// How many things one decision settles itself: each may take an expression's whole time, and whoever drives the run looks at
+/// the clock in between.
+const MAX_AT_ONCE: usize = 8;
 /// The most items that a step's list may have.
 pub(crate) const MAX_ITEMS: usize = 1_000;
 /// How long it may take to begin what then waits for a signal.
@@ -268,7 +271,7 @@ impl Run {
         let slots = || self.progress.due(now).chain(self.progress.beginnable(&self.plan));
         let room = MAX_PARALLEL_CALLS.saturating_sub(self.progress.in_flight().len());
         // What needs no call goes first: the inputs of calls would be evaluated again after each of it.
-        let at_once = slots().filter(|slot| !self.comes_to_a_call(*slot)).take(MAX_ITEMS);
+        let at_once = slots().filter(|slot| !self.comes_to_a_call(*slot)).take(MAX_AT_ONCE);
         let mut begun: Vec<_> = at_once.map(|slot| self.begin(slot, now)).collect();
         if begun.is_empty() {
             let calls = slots().filter(|slot| self.comes_to_a_call(*slot)).take(room);
@@ -438,6 +441,18 @@ impl Run {
             return Err(StepError::terminal(ErrorCode::Internal, message));
         };
         Ok(scope.with([("item".to_owned(), item.clone()), ("index".to_owned(), Data::from(&json!(index)))]))
+    }
+
+    /// How many workflows the run's steps may call if each calls as many as this one: what a run may cause is shared
+    /// between them.
+    pub fn calls_like(&self, step: &str) -> u32 {
+        let steps = 0..self.plan.definition().steps.len();
+        let calling = steps.filter(|step| self.plan.builtin(*step) == Some(Builtin::Call)).count();
+        let items = match self.plan.position(step).map(|step| self.progress.slots(step)) {
+            Some(Slots::Items(items)) => items.slots.len(),
+            Some(Slots::One(_)) | None => 1,
+        };
+        u32::try_from(calling.saturating_mul(items)).unwrap_or(u32::MAX).max(1)
     }
 
     /// The calls that were begun and have no outcome. After a death it is unknown whether they took effect.

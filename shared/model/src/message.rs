@@ -63,6 +63,12 @@ pub struct ParentStep {
     pub item: Option<u32>,
     /// How many calls deep this run is: 1 for one that is called by a run that nobody called.
     pub depth: u32,
+    /// How many runs this one may cause, directly and by those that it calls.
+    pub may_cause: u32,
+    /// Whether a run that handles a failure called it, or one that such a run called: then its own failure starts no
+    /// handler, or two workflows could handle each other for ever.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub handles_failure: bool,
 }
 
 /// Wakes the run's `wake`-th parking, and no other.

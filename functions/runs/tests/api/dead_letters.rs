@@ -34,7 +34,14 @@ async fn given_up_with(setup: &Setup, body: Payload) -> DeadLetter {
         },
         accepted_at: now,
         traceparent: "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".to_owned(),
-        parent: Some(ParentStep { run_id: id, step: "call".to_owned(), item: None, depth: 1 }),
+        parent: Some(ParentStep {
+            run_id: id,
+            step: "call".to_owned(),
+            item: None,
+            depth: 1,
+            may_cause: 9,
+            handles_failure: false,
+        }),
     };
     let letter = DeadLetter {
         id,

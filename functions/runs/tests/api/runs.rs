@@ -330,7 +330,14 @@ async fn lists_of_items_are_shown_while_there_is_room() {
     let setup = setup().await;
     let mut row = setup.ended(RunStatus::Succeeded);
     let parent = setup.world.ids.run(row.tenant);
-    row.parent = Some(ParentStep { run_id: parent, step: "call".to_owned(), item: Some(2), depth: 1 });
+    row.parent = Some(ParentStep {
+        run_id: parent,
+        step: "call".to_owned(),
+        item: Some(2),
+        depth: 1,
+        may_cause: 9,
+        handles_failure: false,
+    });
     let at = row.started_at;
     let whole = succeeded("each", at, Payload::Inline(json!([1, 2])));
     let item = |index: u32, output: Value| ItemRecord {

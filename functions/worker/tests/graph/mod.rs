@@ -428,3 +428,75 @@ async fn what_was_given_up_is_kept_with_its_cause() {
     let Payload::Inline(kept) = &letters[1].start else { panic!("a small start") };
     assert_eq!(serde_json::from_value::<StartMessage>(kept.clone()).unwrap(), start);
 }
+
+/// Puts a second version of a workflow in place of its first, since its own id is known only then.
+async fn second_version(world: &World, id: WorkflowId, document: Value) -> StartMessage {
+    let mut head = world.store.workflows().get(world.tenant, id).await.unwrap().unwrap();
+    let definition = tidegate_model::Definition::parse(&document).unwrap();
+    (head.version, head.revision) = (2, 2);
+    world.store.workflows().replace(1, &head, Some(&definition)).await.unwrap();
+    StartMessage { version: 2, ..world.start(id) }
+}
+
+#[tokio::test]
+async fn workflows_that_handle_each_others_failures_end() {
+    let world = World::new().await;
+    world.answers(ResponseTemplate::new(404)).await;
+    let handler = workflow(&world, json!([post(&world, "tell", None)])).await;
+    let failing = workflow_with(&world, json!([post(&world, "a", None)]), |definition| {
+        definition["on_failure"] = json!({"workflow": handler});
+    })
+    .await;
+    let again = json!([{"id": "again", "uses": "workflow.call", "with": {"workflow": failing}}]);
+    second_version(&world, handler, json!({"name": "handler", "trigger": {"type": "manual"}, "steps": again})).await;
+    run(&world, failing).await;
+    assert_eq!((runs_of(&world, failing).await.len(), runs_of(&world, handler).await.len()), (2, 1));
+}
+
+#[tokio::test]
+async fn what_a_run_may_cause_is_bounded() {
+    let world = World::new().await;
+    let id = workflow(&world, json!([post(&world, "a", None)])).await;
+    let steps = json!([{
+        "id": "again", "uses": "workflow.call", "with": {"workflow": id}, "on_failure": "continue",
+        "foreach": {"items": (0..30).collect::<Vec<_>>(), "concurrency": 20, "on_item_failure": "continue"},
+    }]);
+    let document = json!({"name": "bomb", "trigger": {"type": "manual"}, "steps": steps});
+    let start = second_version(&world, id, document).await;
+    // It is not the first of its kind: 100 are left to it.
+    let parent = tidegate_model::ParentStep {
+        run_id: start.run_id,
+        step: "again".to_owned(),
+        item: None,
+        depth: 1,
+        may_cause: 100,
+        handles_failure: false,
+    };
+    let caller = world.start(id);
+    world.store.runs().create(&world.row(&caller, RunStatus::Waiting), None).await.unwrap();
+    let parent = tidegate_model::ParentStep { run_id: caller.run_id, ..parent };
+    world.send(&Message::Start(Box::new(StartMessage { parent: Some(parent), ..start.clone() }))).await;
+    world.work_to_the_end(&world.worker("here")).await;
+    let caused = runs_of(&world, id).await.into_iter().filter(|run| run.id != start.run_id && run.id != caller.run_id);
+    assert_eq!(caused.count(), 30, "each of the thirty has a share of two, and none for thirty more");
+}
+
+#[tokio::test]
+async fn a_called_run_whose_caller_is_over_does_not_begin() {
+    let world = World::new().await;
+    let id = workflow(&world, json!([post(&world, "a", None)])).await;
+    let (caller, called) = (world.start(id), world.start(id));
+    world.store.runs().create(&world.row(&caller, RunStatus::Cancelled), None).await.unwrap();
+    let parent = tidegate_model::ParentStep {
+        run_id: caller.run_id,
+        step: "a".to_owned(),
+        item: None,
+        depth: 1,
+        may_cause: 100,
+        handles_failure: false,
+    };
+    world.send(&Message::Start(Box::new(StartMessage { parent: Some(parent), ..called.clone() }))).await;
+    world.work(&world.worker("here")).await;
+    assert_eq!(world.status(called.run_id).await, Some(RunStatus::Cancelled));
+    assert!(world.calls().await.is_empty());
+}

@@ -283,7 +283,14 @@ mod tests {
         row.error = Some(StepError::terminal(ErrorCode::TargetFailed, "x".repeat(200)));
         row.failed_step = Some("s".repeat(64));
         row.cancel_requested = true;
-        row.parent = Some(ParentStep { run_id: row.id, step: "p".repeat(64), item: Some(9_999), depth: 8 });
+        row.parent = Some(ParentStep {
+            run_id: row.id,
+            step: "p".repeat(64),
+            item: Some(9_999),
+            depth: 8,
+            may_cause: 10_000,
+            handles_failure: true,
+        });
         let failed = to_item("test", &row, None, crate::RETENTION).unwrap();
         assert!(size(&failed) < 1_280, "{} bytes", size(&failed));
         assert_eq!(from_item("test", &failed).unwrap().row, row);

@@ -70,8 +70,14 @@ async fn only_the_holder_of_the_last_claim_writes() {
 async fn a_request_to_cancel_is_never_lost_and_refuses_a_parking() {
     everywhere(async |setup| {
         let runs = setup.store().runs();
-        let parent =
-            ParentStep { run_id: setup.ids.run(setup.ids.tenant()), step: "ask".to_owned(), item: None, depth: 1 };
+        let parent = ParentStep {
+            run_id: setup.ids.run(setup.ids.tenant()),
+            step: "ask".to_owned(),
+            item: None,
+            depth: 1,
+            may_cause: 9,
+            handles_failure: false,
+        };
         let claimed = RunRow { parent: Some(parent), ..setup.run(setup.ids.tenant(), setup.ids.workflow()) };
         runs.create(&claimed, None).await.unwrap();
         let retaken = RunRow { fence: 2, lease_owner: "worker-2/1".to_owned(), ..claimed.clone() };
