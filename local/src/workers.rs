@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate_platform::queue::{Queue, ReceivedMessage};
 use tidegate_worker::{Deps, Source, Verdict};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -15,6 +15,9 @@ const POLL: Duration = Duration::from_secs(20);
 const BATCH: usize = 10;
 /// How many dead letters are looked at together.
 const DEAD_LETTER_CONCURRENCY: usize = 2;
+/// From this receipt on a message is handled by itself: one of those that come again and again may be what ends the
+/// process each time. A restart or two leave all others as fast as they were.
+const ALONE_FROM_RECEIPT: u32 = 3;
 /// How long to leave a queue alone that failed.
 const PAUSE_AFTER_FAULT: Duration = Duration::from_secs(1);
 
@@ -44,6 +47,7 @@ async fn pump(
     tasks: &TaskTracker,
 ) {
     let slots = Arc::new(Semaphore::new(concurrency));
+    let alone = Arc::new(Mutex::new(()));
     loop {
         let received = async {
             let mut free = free_slots(&slots).await;
@@ -58,8 +62,12 @@ async fn pump(
         match messages {
             Ok(messages) => {
                 for (message, slot) in messages.into_iter().zip(free) {
-                    let (deps, queue) = (deps.clone(), Arc::clone(queue));
+                    let (deps, queue, alone) = (deps.clone(), Arc::clone(queue), Arc::clone(&alone));
                     tasks.spawn(async move {
+                        let _turn = match message.receive_count {
+                            ALONE_FROM_RECEIPT.. => Some(alone.lock().await),
+                            _ => None,
+                        };
                         handle(&deps, &queue, source, &message).await;
                         drop(slot);
                     });
