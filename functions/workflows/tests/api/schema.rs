@@ -21,7 +21,7 @@ async fn the_schema_is_served_to_everyone_and_kept_in_the_documents() {
     assert_eq!(kept, format!("{:#}\n", definition_schema()), "docs/workflow.schema.json is out of date: {update}");
 }
 
-/// Every definition that the engine is tried with.
+/// Every definition that the engine is tried with; some of its cases are of documents that are none.
 fn engine_cases() -> Vec<(String, Value)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/engine/tests/cases");
     let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
@@ -31,6 +31,7 @@ fn engine_cases() -> Vec<(String, Value)> {
             let case: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
             (path.display().to_string(), case["definition"].clone())
         })
+        .filter(|(_, definition)| Definition::parse(definition).is_ok())
         .collect()
 }
 
