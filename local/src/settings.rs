@@ -56,7 +56,7 @@ pub(crate) struct Serve {
     #[arg(long, env = "TIDEGATE_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
 
-    /// Where people reach this Tidegate, if not at the address that it listens on, such as https://flows.example.com. Links
+    /// Where people reach this Tidegate, if not at the address that it listens on, such as `https://flows.example.com`. Links
     /// that it makes (approvals) begin with it.
     #[arg(long, env = "TIDEGATE_PUBLIC_URL", value_name = "URL", value_parser = base_url)]
     pub(crate) public_url: Option<String>,
