@@ -85,6 +85,105 @@ async fn a_kill_amid_posts_loses_none_that_was_accepted() {
     }
 }
 
+/// A hundred kills, one after the other, of a process that is being posted to all the time and works on what it has
+/// accepted: branches, a list, calls at the same time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_kills_under_load_lose_nothing() {
+    const KILLS: usize = 100;
+    let mut random = Random::from_settings();
+    let folder = tempfile::tempdir().unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let sink = Sink::start(Duration::from_millis(2)).await.unwrap();
+    let mut server = Server::start(binary, folder.path()).await.unwrap();
+    let mut api = Api::register(server.url()).await.unwrap();
+    let workflow = branches(&api, &sink).await;
+    let accepted = tokio::sync::watch::Sender::new(Vec::new());
+    for kill in 0..KILLS {
+        let before_kill = accepted.borrow().len() + 1 + random.below(25);
+        let answered = *sink.answered().borrow() + random.below(60);
+        let posting = join_all((0..4).map(async |poster| {
+            for number in 0.. {
+                let body = json!({"order": format!("{kill}-{poster}-{number}")}).to_string();
+                let Ok(run) = api.post_webhook(&workflow, "application/json", &[], &body).await else { return };
+                accepted.send_modify(|accepted| accepted.push(run));
+                // No more than what is worked off: otherwise a hundred rounds pile up.
+                let enough = before_kill + 50;
+                if accepted.borrow().len() > enough {
+                    return;
+                }
+            }
+        }));
+        let killing = async {
+            accepted.subscribe().wait_for(|accepted| accepted.len() >= before_kill).await.unwrap();
+            // With a backlog left the calls come by themselves; without one there may be fewer of them.
+            let calls = sink.answered();
+            drop(
+                tokio::time::timeout(Duration::from_millis(500), calls.clone().wait_for(|now| *now >= answered)).await,
+            );
+            server.kill().await.unwrap();
+        };
+        join(posting, killing).await;
+        server = Server::start(binary, folder.path()).await.unwrap();
+        api = api.at(server.url());
+    }
+
+    let mut calls: HashMap<String, usize> = HashMap::new();
+    let runs = accepted.borrow().clone();
+    let mut interrupted = 0;
+    let mut expected = HashMap::new();
+    for run in &runs {
+        let record = api.finished_run(run, DEADLINE).await.unwrap();
+        assert_eq!(record["status"], "succeeded", "{record}");
+        for step in record["steps"].as_array().unwrap().iter().filter(|step| step["uses"] == "http.request") {
+            let id = step["id"].as_str().unwrap();
+            let items = step["items"].as_array().into_iter().flatten();
+            let items = items.map(|item| (format!("{run}:{id}:{}", item["index"]), item["attempts"].clone()));
+            for (key, attempts) in items.chain([(format!("{run}:{id}"), step["attempts"].clone())]) {
+                let attempts = attempts.as_array().unwrap();
+                interrupted += attempts.iter().filter(|attempt| attempt["interrupted"] == true).count();
+                if !attempts.is_empty() {
+                    expected.insert(key, attempts.len());
+                }
+            }
+        }
+    }
+    for call in sink.received() {
+        *calls.entry(call.header("idempotency-key").expect("an idempotency key").to_owned()).or_default() += 1;
+    }
+    // A run whose acceptance nobody heard of runs all the same.
+    let known: HashSet<_> = runs.iter().map(String::as_str).collect();
+    calls.retain(|key, _| key.split(':').next().is_some_and(|run| known.contains(run)));
+    for (key, made) in &calls {
+        let attempts = expected.get(key).unwrap_or_else(|| panic!("{key} is no step's that was told"));
+        assert!(made <= attempts, "{key} was called {made} times in {attempts} attempts");
+    }
+    assert!(expected.keys().all(|key| calls.contains_key(key)), "a step succeeded without its call");
+    let repeats: usize = calls.values().map(|made| made - 1).sum();
+    println!(
+        "{KILLS} kills, {} runs accepted and succeeded, {interrupted} calls in flight at a kill, {repeats} repeated",
+        runs.len()
+    );
+    assert!(interrupted > KILLS / 2, "the kills came while calls were in flight");
+    server.kill().await.unwrap();
+}
+
+/// Two branches at the same time, one with a list, and what joins them.
+async fn branches(api: &Api, sink: &Sink) -> String {
+    let call = |id: &str| {
+        let with = json!({"method": "POST", "url": sink.url(&format!("/{id}")), "json": {"order": "{{order}}"}});
+        json!({"id": id, "uses": "http.request", "with": with, "timeout_ms": 60_000})
+    };
+    let mut steps = vec![call("first"), call("left"), call("right"), call("join"), call("never")];
+    steps[1]["after"] = json!(["first"]);
+    steps[2]["after"] = json!(["first"]);
+    steps[2]["foreach"] = json!({"items": [1, 2, 3], "concurrency": 2});
+    steps[3]["after"] = json!(["left", "right"]);
+    let check = json!({"id": "check", "uses": "logic.if", "with": {"condition": "order == ''"}, "after": ["join"]});
+    steps[4]["after"] = json!(["check.true"]);
+    steps.push(check);
+    api.create_workflow("Branches", json!(steps)).await.unwrap()
+}
+
 /// Posts 500 orders while the sink holds all answers back, so that every run is still in flight when the last one is
 /// accepted. Order and run of each.
 async fn accept_runs(api: &Api, sink: &Sink) -> Vec<(String, String)> {

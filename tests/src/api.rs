@@ -134,7 +134,8 @@ impl Api {
     }
 
     async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<Value> {
-        let mut request = self.client.request(method.clone(), format!("{}{path}", self.base_url));
+        let request = self.client.request(method.clone(), format!("{}{path}", self.base_url));
+        let mut request = request.header("accept", "application/json");
         if !self.token.is_empty() {
             request = request.bearer_auth(&self.token);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
-use crate::{Api, GITHUB_PUSH, Received, SHOPIFY_ORDER, SLACK_COMMAND, STRIPE_EVENT, Sink};
+use crate::{Api, GITHUB_PUSH, Received, SHOPIFY_ORDER, SLACK_COMMAND, STRIPE_EVENT, Sink, until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 /// Short enough for a worker whose own time is 15 s.
@@ -185,4 +185,99 @@ fn only_call(sink: &Sink, path: &str) -> anyhow::Result<Received> {
     let mut calls = sink.received_at(path);
     ensure!(calls.len() == 1, "{} calls of {path}", calls.len());
     calls.pop().context("no call")
+}
+
+/// Somebody is asked: two calls at the same time, then an approval whose link a step sends; the link is opened, decides
+/// once, and the workflow that called this one goes on. Another run of it is cancelled, which reaches the one it called.
+///
+/// # Errors
+/// Whatever is not as the API promises, with what was answered instead.
+pub async fn decisions(api: &Api, sink: &Sink) -> anyhow::Result<()> {
+    let (asking, calling) = approval_workflows(api, sink).await?;
+    let refused = api.post(&format!("/api/workflows/{asking}/trigger"), json!({"parameters": {"amount": "7"}})).await;
+    let refused = format!("{:#}", refused.err().context("a parameter of the wrong type was taken")?);
+    ensure!(refused.contains("422") && refused.contains("/parameters/amount"), "the refusal: {refused}");
+
+    let run = triggered(api, &calling).await?;
+    let link = until("the approval's link", DEADLINE, async || Ok(sent_links(sink).first().cloned())).await?;
+    let waiting = async |run: &str| {
+        until(&format!("{run} to wait"), DEADLINE, async || {
+            let record = api.get(&format!("/api/runs/{run}")).await?;
+            Ok((record["status"] == "waiting").then_some(record))
+        })
+        .await
+    };
+    let asked = until("the approval to be open", DEADLINE, async || Ok(api.get(&link).await.ok())).await?;
+    ensure!(asked.to_string().contains("Pay 7?"), "the approval: {asked}");
+    waiting(&run).await?;
+    let decided = api.post(&link, json!({"decision": "approve", "comment": "fine"})).await?;
+    ensure!(decided.to_string().contains("approve"), "the decision: {decided}");
+    let record = succeeded(api, &run).await?;
+    let called = &record["steps"][0]["output"];
+    ensure!(called["output"] == json!({"approved": true, "amount": 7}), "what was called yields {called}");
+    ensure!(!record.to_string().contains(&link), "the link is in {record}");
+    api.post(&link, json!({"decision": "approve"})).await.context("the same decision once more")?;
+    let other = api.post(&link, json!({"decision": "reject"})).await;
+    ensure!(other.is_err_and(|error| format!("{error:#}").contains("409")), "another decision was taken");
+    ensure!(
+        sink.received_at("/left").len() == 1 && sink.received_at("/right").len() == 1,
+        "a branch was not called once"
+    );
+
+    let run = triggered(api, &calling).await?;
+    until("the second link", DEADLINE, async || Ok((sent_links(sink).len() == 2).then_some(()))).await?;
+    waiting(&run).await?;
+    api.post(&format!("/api/runs/{run}/cancel"), json!({})).await?;
+    let record = api.finished_run(&run, DEADLINE).await?;
+    ensure!(record["status"] == "cancelled", "the cancelled run: {record}");
+    until("the called run to be cancelled", DEADLINE, async || {
+        let runs = api.get(&format!("/api/runs?workflow_id={asking}&status=cancelled")).await?;
+        Ok((runs["items"].as_array().is_some_and(|runs| runs.len() == 1)).then_some(()))
+    })
+    .await
+}
+
+/// A workflow that asks, and one that calls it.
+async fn approval_workflows(api: &Api, sink: &Sink) -> anyhow::Result<(String, String)> {
+    let call = |id: &str, after: Value, json: Value| {
+        let with = json!({"method": "POST", "url": sink.url(&format!("/{id}")), "json": json});
+        json!({"id": id, "uses": "http.request", "after": after, "with": with, "timeout_ms": STEP_TIMEOUT_MS})
+    };
+    let asking = json!({
+        "name": "Ask", "trigger": {"type": "manual"},
+        "parameters": [{"name": "amount", "type": "integer", "required": true}],
+        "steps": [
+            call("left", json!([]), json!({})),
+            call("right", json!([]), json!({})),
+            call("send", json!(["left", "right"]), json!({"link": "{{ run.approvals.ask.url }}"})),
+            {"id": "ask", "uses": "approval.wait", "with": {"message": "Pay {{ params.amount }}?", "timeout": "4m"}},
+        ],
+        "output": {"approved": "{{ steps.ask.output.approved }}", "amount": "{{ params.amount }}"},
+    });
+    let asking = id_of(&api.post("/api/workflows", asking).await?)?;
+    let calling = json!({
+        "name": "Call", "trigger": {"type": "manual"},
+        "steps": [{"id": "ask", "uses": "workflow.call", "with": {"workflow": asking, "parameters": {"amount": 7}}}],
+    });
+    let calling = id_of(&api.post("/api/workflows", calling).await?)?;
+    Ok((asking, calling))
+}
+
+fn id_of(document: &Value) -> anyhow::Result<String> {
+    document["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {document}"))
+}
+
+async fn triggered(api: &Api, workflow: &str) -> anyhow::Result<String> {
+    let answer = api.post(&format!("/api/workflows/{workflow}/trigger"), json!({})).await?;
+    answer["run_id"].as_str().map(str::to_owned).with_context(|| format!("no run in {answer}"))
+}
+
+/// The paths of the links that were sent.
+fn sent_links(sink: &Sink) -> Vec<String> {
+    let links = sink.received_at("/send").into_iter().filter_map(|call| {
+        let body: Value = serde_json::from_slice(&call.body).ok()?;
+        let link = body["link"].as_str()?.to_owned();
+        link.find("/api/approvals/").map(|path| link[path..].to_owned())
+    });
+    links.collect()
 }

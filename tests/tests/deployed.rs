@@ -92,6 +92,12 @@ async fn a_webhook_greets_on_slack() {
 }
 
 #[tokio::test]
+async fn people_decide_and_cancel() {
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    scenario::decisions(&Stack::new().api().await, &sink).await.unwrap();
+}
+
+#[tokio::test]
 async fn vendors_deliveries_start_workflows() {
     let sink = Sink::start(Duration::ZERO).await.unwrap();
     scenario::vendors(&Stack::new().api().await, &sink).await.unwrap();

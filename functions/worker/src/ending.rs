@@ -15,7 +15,7 @@ use tidegate_telemetry::EndedRun;
 use crate::execution::Claimed;
 use crate::values::{fold, store_payload};
 use crate::waits::{self, Child};
-use crate::wake::wake_now;
+use crate::wake::{disarm, wake_now};
 use crate::{Deps, Error, calls};
 
 /// Why a row could not be replaced.
@@ -89,6 +89,7 @@ pub(crate) async fn keep_record(deps: &Deps, stored: &RunRow, known: Option<&Sta
         row.parent.clone_from(&start.parent);
     }
     let input = input.or_else(|| known.map(|start| start.trigger.clone()));
+    disarm(deps, stored).await?;
     let claimed = Claimed::unread(row.clone(), input, journal);
     match end_without_executing(deps, stored, row, claimed).await {
         // Somebody else has kept it.

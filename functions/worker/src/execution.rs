@@ -1,5 +1,6 @@
 //! Drives the engine for one claimed run: makes its calls, keeps its journal, parks it or finishes it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -223,9 +224,9 @@ impl<'a> Execution<'a> {
                 Err(error) => return Err(error),
             }
         }
-        self.begin_waits_again().await?;
         let signals = std::mem::take(&mut self.signals);
-        self.hear(signals).await
+        self.hear(signals).await?;
+        self.begin_waits_again().await
     }
 
     /// Makes the run of the entries.
@@ -276,7 +277,7 @@ impl<'a> Execution<'a> {
             doubtful.push((open.step, open.item, open.attempt, open.uses, input.unwrap_or(Value::Null)));
         }
         if self.after == After::Death && self.entries.is_empty() {
-            doubtful.extend(self.first_calls());
+            doubtful.extend(self.first_calls().await?);
         }
         let at = self.deps.clock.now();
         for (step, item, attempt, uses, input) in doubtful {
@@ -287,17 +288,17 @@ impl<'a> Execution<'a> {
     }
 
     /// What a first claim calls before it writes anything; what it settles by then is noted.
-    fn first_calls(&mut self) -> Vec<(String, Option<u32>, u32, String, Value)> {
+    async fn first_calls(&mut self) -> Result<Vec<(String, Option<u32>, u32, String, Value)>, Error> {
         loop {
             match self.run.decide(self.row.started_at) {
-                Decision::Record(entries) if waits_for_nothing(&entries) => {
-                    entries.into_iter().for_each(|entry| self.push(entry));
-                }
+                Decision::Record(entries) if waits_for_nothing(&entries) => self.record(entries).await?,
                 Decision::Call(batch) if batch.iter().all(is_connectors) => {
                     let call = |call: Call| (call.step, call.item, call.attempt, call.uses, call.input);
-                    return batch.into_iter().map(call).collect();
+                    return Ok(batch.into_iter().map(call).collect());
                 }
-                Decision::Record(_) | Decision::Call(_) | Decision::Wait(_) | Decision::Finish(_) => return Vec::new(),
+                Decision::Record(_) | Decision::Call(_) | Decision::Wait(_) | Decision::Finish(_) => {
+                    return Ok(Vec::new());
+                }
             }
         }
     }
@@ -470,7 +471,8 @@ impl<'a> Execution<'a> {
                 Err(calls::CallError::Step(error)) => Err(error),
                 Err(calls::CallError::Worker(error)) => return Err(error),
             };
-            let input = self.keep(&call.input, &slot(&call.step, call.item, "input")).await?;
+            let input = self.without_links(&call.input);
+            let input = self.keep(&input, &slot(&call.step, call.item, "input")).await?;
             let at = deps.clock.now();
             self.push(call.entry(at, Event::Started { input }));
             match prepared {
@@ -482,7 +484,21 @@ impl<'a> Execution<'a> {
             self.untouched && self.position == 0 && ready.iter().all(|(call, ..)| is_connectors(call));
         self.untouched = false;
         if !nothing_to_lose {
-            self.checkpoint().await?;
+            // A store that is slow holds up no call that is under way.
+            let mut over = Vec::new();
+            {
+                let mut checkpoint = std::pin::pin!(self.checkpoint());
+                loop {
+                    tokio::select! {
+                        biased;
+                        stored = &mut checkpoint => break stored?,
+                        Some(call) = under_way.next() => over.push(call),
+                    }
+                }
+            }
+            for (call, result) in over {
+                self.over(&call, result).await?;
+            }
         }
         for (call, prepared, at) in ready {
             let Some(prepared) = prepared else {
@@ -504,10 +520,22 @@ impl<'a> Execution<'a> {
         Ok(())
     }
 
+    /// An input as it is recorded: a link that decides an approval is for whom it is sent to, not for who reads records.
+    fn without_links<'v>(&self, input: &'v Value) -> Cow<'v, Value> {
+        let approvals = &self.run.facts().approvals;
+        if approvals.is_empty() {
+            return Cow::Borrowed(input);
+        }
+        let mut input = input.clone();
+        let links: Vec<_> = approvals.values().map(String::as_str).collect();
+        hide(&mut input, &links);
+        Cow::Owned(input)
+    }
+
     /// Begins what then waits for a signal.
     async fn begin_wait(&mut self, uses: &str, wait: waits::Wait<'_>) -> Result<(), Error> {
         let begun = match Builtin::named(uses) {
-            Some(Builtin::Approval) => waits::open_approval(self.deps, &self.row, &wait).await?,
+            Some(Builtin::Approval) => Ok(waits::open_approval(self.deps, &self.row, &wait).await?),
             Some(Builtin::Call) => waits::call_workflow(self.deps, &self.row, &wait).await?,
             _ => Ok(()),
         };
@@ -680,6 +708,21 @@ impl<'a> Execution<'a> {
 pub(crate) fn cancelled() -> Outcome {
     let error = StepError::terminal(ErrorCode::Cancelled, "the run was cancelled");
     Outcome { status: RunStatus::Cancelled, error: Some(error), failed_step: None, output: None }
+}
+
+fn hide(value: &mut Value, links: &[&str]) {
+    match value {
+        Value::String(text) => {
+            for link in links {
+                if text.contains(link) {
+                    *text = text.replace(link, "(the approval's link)");
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| hide(item, links)),
+        Value::Object(fields) => fields.values_mut().for_each(|field| hide(field, links)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// Whether these settle something at once, so that deciding again later comes to the same.

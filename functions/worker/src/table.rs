@@ -16,12 +16,12 @@ use tidegate_model::{
 };
 use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_platform::queue::ReceivedMessage;
-use tidegate_store::{CreateError, StoredRun};
+use tidegate_store::{CreateError, ReplaceError, StoredRun};
 
 use crate::ending::{self, Conflict};
 use crate::execution::{self, After, Claimed};
 use crate::waits::{derived_id, hexadecimal};
-use crate::wake::{arm_wake, disarm};
+use crate::wake::{arm_wake, disarm, wake_now};
 use crate::{Deps, Error, Invocation, Source, Verdict, values};
 
 /// The owner of a claim that was given back with no call in doubt.
@@ -165,7 +165,12 @@ async fn existing(
             RunStatus::Waiting => match incoming {
                 Incoming::Wake(wake) if wake.wake == row.wake => {}
                 Incoming::Wake(_) | Incoming::Start(_) => {
-                    arm_wake(deps, row).await?;
+                    // Whoever parked it may have died before it looked for what it waits for.
+                    if deps.store.runs().signals(row.tenant, row.id).await?.is_empty() {
+                        arm_wake(deps, row).await?;
+                    } else {
+                        wake_now(deps, row).await?;
+                    }
                     return Ok(Verdict::Delete);
                 }
             },
@@ -264,8 +269,12 @@ async fn claim(deps: &Deps, old: &RunRow, incoming: &Incoming, invocation: &Invo
     }
     match deps.store.runs().replace(old, &row, None).await {
         Ok(()) => {
-            if old.status == RunStatus::Waiting {
-                disarm(deps, old).await?;
+            if old.status == RunStatus::Waiting
+                && let Err(error) = disarm(deps, old).await
+            {
+                // It fires once more, for nothing.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(component = "worker", run_id = %old.id, error, "a timer could not be removed");
             }
             Ok(Claim::Won(Box::new(Claimed { row, input, journal: journal.items, signals: journal.signals, after })))
         }
@@ -295,7 +304,8 @@ fn changed(conflict: Conflict) -> Result<Claim, Error> {
 /// as a store that is away, is no fault of the run.
 async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Result<Verdict, Error> {
     let row = claimed.row.clone();
-    let in_doubt = AtomicBool::new(false);
+    // What a death left in doubt is, until it is noted in the journal.
+    let in_doubt = AtomicBool::new(claimed.after == After::Death);
     let run = AssertUnwindSafe(execution::execute(deps, claimed, invocation, &in_doubt)).catch_unwind();
     let (error, claims) = match run.boxed().await {
         Ok(Ok(())) => return Ok(Verdict::Delete),
@@ -305,7 +315,15 @@ async fn execute(deps: &Deps, claimed: Claimed, invocation: &Invocation) -> Resu
     };
     let owner = if in_doubt.load(Ordering::Relaxed) { row.lease_owner.clone() } else { RETURNED.to_owned() };
     let returned = RunRow { lease_until: deps.clock.now(), lease_owner: owner, claims, ..row.clone() };
-    if let Err(failure) = deps.store.runs().replace(&row, &returned, None).await {
+    let runs = deps.store.runs();
+    let mut given_back = runs.replace(&row, &returned, None).await;
+    // The next holder is to know that somebody asked for the run to be cancelled meanwhile.
+    if let Err(ReplaceError::Conflict(Some(stored))) = &given_back
+        && stored.row.cancel_requested
+    {
+        given_back = runs.replace(&row, &RunRow { cancel_requested: true, ..returned }, None).await;
+    }
+    if let Err(failure) = given_back {
         tracing::warn!(
             component = "worker",
             run_id = %row.id,
@@ -387,6 +405,7 @@ async fn give_up_unclaimed(
         finished_at: Some(deps.clock.now()),
         lease_until: deps.clock.now(),
         error: Some(error),
+        claims: received.receive_count,
         ..row
     };
     let mut detail = RunDetail { trigger: Some(start.trigger), steps: Vec::new(), output: None };

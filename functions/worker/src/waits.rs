@@ -18,8 +18,6 @@ use crate::{Deps, Error};
 
 /// How many calls deep workflows may call each other.
 const MAX_DEPTH: u32 = 10;
-/// The longest text that an approval asks with, in characters.
-const MAX_MESSAGE_CHARS: usize = 4_000;
 /// What a called workflow's parameters may take, in bytes of JSON: they travel in a message.
 const MAX_PARAMETER_BYTES: usize = 64 * 1024;
 
@@ -34,11 +32,8 @@ pub(crate) struct Wait<'a> {
 }
 
 /// Opens an approval, so that its link decides it.
-pub(crate) async fn open_approval(deps: &Deps, row: &RunRow, wait: &Wait<'_>) -> Result<Result<(), StepError>, Error> {
+pub(crate) async fn open_approval(deps: &Deps, row: &RunRow, wait: &Wait<'_>) -> Result<(), Error> {
     let message = wait.input["message"].as_str().map(str::to_owned);
-    if message.as_ref().is_some_and(|text| text.chars().count() > MAX_MESSAGE_CHARS) {
-        return Ok(Err(invalid(format!("/with/message: must have at most {MAX_MESSAGE_CHARS} characters"))));
-    }
     let token = approval_token(deps, row, wait.step).await?;
     let approval = Approval {
         digest: hexadecimal(digest::digest(&digest::SHA256, &token.signature).as_ref()),
@@ -47,8 +42,7 @@ pub(crate) async fn open_approval(deps: &Deps, row: &RunRow, wait: &Wait<'_>) ->
         decided: None,
     };
     let expires_after = later(deps.clock.now(), MAX_WAIT);
-    deps.store.runs().open_approval(row.tenant, row.id, wait.step, &approval, expires_after).await?;
-    Ok(Ok(()))
+    Ok(deps.store.runs().open_approval(row.tenant, row.id, wait.step, &approval, expires_after).await?)
 }
 
 /// Starts the workflow that a step calls. The same step and attempt start the same run, however often they do.

@@ -7,6 +7,9 @@ use tidegate_model::{Builtin, ErrorCode, Event, MAX_WAIT, Payload, Pointer, RunS
 use crate::run::{Begin, expression_failed, later};
 use crate::{Data, ExpressionError, Scope, transform};
 
+/// The longest text that an approval asks with, in characters; as JSON it stays below what a journal holds itself.
+const MAX_MESSAGE_CHARS: usize = 2_000;
+
 /// What a built-in action comes to with this input.
 pub(crate) fn evaluate(
     builtin: Builtin,
@@ -45,6 +48,15 @@ pub(crate) fn evaluate(
         }
         Builtin::Approval => {
             let mut filled = fill(with, scope)?;
+            // What the journal says of a wait is small, so that it holds it itself.
+            match &filled["message"] {
+                Value::Null => {}
+                Value::String(message) if message.chars().count() <= MAX_MESSAGE_CHARS => {}
+                Value::String(_) => {
+                    return Err(invalid("message", format!("must have at most {MAX_MESSAGE_CHARS} characters")));
+                }
+                _ => return Err(invalid("message", "must be a text; use `| string` or `| to_json`")),
+            }
             if let Some(timeout) = filled.get("timeout").filter(|timeout| !timeout.is_null()) {
                 let wait = parse_wait(timeout).map_err(|message| invalid("timeout", message))?;
                 filled["until"] = json!(later(now, wait));

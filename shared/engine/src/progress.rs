@@ -190,13 +190,38 @@ impl Progress {
                 Slots::Items(items) => items,
             };
             let room = concurrency(plan.step(step)).saturating_sub(items.active);
-            let end = items.slots.len().min(items.next + room);
-            Begin::Items((items.next..end).map(move |item| Slot { step, item: u32::try_from(item).ok() }))
+            let fresh = (items.next..items.slots.len()).filter(|item| items.slots[*item].state == SlotState::Fresh);
+            Begin::Items(fresh.take(room).map(move |item| Slot { step, item: u32::try_from(item).ok() }))
         })
     }
 
-    /// Takes in an entry. One that doesn't fit the definition is passed over.
+    /// Whether an entry can be the next one. One that can't was taken in before, or is of another definition.
+    pub(crate) fn fits(&self, plan: &Plan, entry: &Entry) -> bool {
+        let Some(step) = plan.position(&entry.step) else { return false };
+        if self.steps[step] != StepState::Active {
+            return false;
+        }
+        if plan.step(step).foreach.is_some() && entry.item.is_none() {
+            return match entry.event {
+                Event::Expanded { .. } => matches!(self.slots[step], Slots::One(_)),
+                Event::Failed { .. } => true,
+                Event::Started { .. } | Event::Succeeded { .. } | Event::Interrupted { .. } => false,
+            };
+        }
+        let Some(slot) = self.slot(Slot { step, item: entry.item }) else { return false };
+        match (&slot.state, &entry.event) {
+            (SlotState::Succeeded | SlotState::Failed(_), _) | (_, Event::Expanded { .. }) => false,
+            (SlotState::Fresh | SlotState::Retry, _) => entry.attempt > slot.attempt,
+            (SlotState::InFlight | SlotState::Asleep | SlotState::Listening, Event::Started { .. }) => false,
+            (SlotState::InFlight | SlotState::Asleep | SlotState::Listening, _) => entry.attempt == slot.attempt,
+        }
+    }
+
+    /// Takes in an entry. One that doesn't fit is passed over.
     pub(crate) fn apply(&mut self, plan: &Plan, entry: &Entry) {
+        if !self.fits(plan, entry) {
+            return;
+        }
         let Some(step) = plan.position(&entry.step) else { return };
         self.at = entry.at;
         if let Event::Expanded { items } = entry.event {
@@ -205,9 +230,8 @@ impl Progress {
         let slot = Slot { step, item: entry.item };
         let of = plan.step(step);
         let seed = self.seed;
-        let expanded = matches!(self.slots[step], Slots::Items(_));
-        // A list that could not be told fails as a whole, and so does one that has been told of already.
-        if entry.item.is_none() && (expanded || of.foreach.is_some()) {
+        // A list that could not be told fails as a whole.
+        if entry.item.is_none() && of.foreach.is_some() {
             if let Event::Failed { error } = &entry.event {
                 self.settle(plan, step, StepState::Failed(error.clone()));
             }
@@ -238,7 +262,7 @@ impl Progress {
             Event::Succeeded { .. } => progress.state = SlotState::Succeeded,
             Event::Failed { error } => {
                 progress.failures += 1;
-                if !error.retryable || progress.failures >= of.retry.max_attempts {
+                if !of.retry.retries(error) || progress.failures >= of.retry.max_attempts {
                     progress.state = SlotState::Failed(error.clone());
                 } else {
                     let delay = retry::delay(&of.retry, seed, &of.id, entry.item, progress.failures, error);
@@ -274,7 +298,8 @@ impl Progress {
             items.in_flight -= usize::from(*before == SlotState::InFlight);
             if *before == SlotState::Fresh {
                 items.active += 1;
-                items.next = items.next.max(slot.item.map_or(0, |item| item as usize + 1));
+                let fresh = |slot: &SlotProgress| slot.state == SlotState::Fresh;
+                items.next += items.slots[items.next..].iter().take_while(|slot| !fresh(slot)).count();
             }
             if is_over(&after) && !is_over(before) {
                 items.active -= 1;
@@ -310,9 +335,6 @@ impl Progress {
     }
 
     fn expand(&mut self, plan: &Plan, step: usize, count: u32) {
-        if matches!(self.slots[step], Slots::Items(_)) || self.steps[step] != StepState::Active {
-            return;
-        }
         self.slots[step] = Slots::Items(Items {
             slots: vec![SlotProgress::FRESH; count as usize],
             next: 0,

@@ -19,6 +19,9 @@ pub fn records_of(plan: &Plan, entries: &[Entry], run: RunStatus) -> Vec<StepRec
     let mut progress = Progress::new(plan, [0; 16]);
     let mut told: Vec<Told> = plan.definition().steps.iter().map(|_| Told::default()).collect();
     for entry in entries {
+        if !progress.fits(plan, entry) {
+            continue;
+        }
         progress.apply(plan, entry);
         let Some(step) = plan.position(&entry.step) else { continue };
         let repeats = plan.step(step).on_interrupted == OnInterrupted::Retry;

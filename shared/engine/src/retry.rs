@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn delays_grow_to_their_ceiling_and_honour_retry_after() {
-        let policy = RetryPolicy { max_attempts: 10, initial_delay_ms: 1_000, multiplier: 2.0, max_delay_ms: 5_000 };
+        let policy =
+            RetryPolicy { max_attempts: 10, initial_delay_ms: 1_000, multiplier: 2.0, max_delay_ms: 5_000, on: None };
         let error = StepError::retryable(ErrorCode::TargetFailed, "");
         let mut longest = Duration::ZERO;
         for entropy in 0..200 {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_model::{
     Builtin, ConnectionId, Entry, ErrorCode, Event, OnInterrupted, Payload, Pointer, RunId, RunStatus, Signal, Step,
-    StepError, TenantId, TriggerKind, WorkflowId, check_json_value,
+    StepError, TenantId, TriggerKind, WorkflowId,
 };
 
 use crate::progress::{Progress, Slot, SlotState, Slots, StepState};
@@ -184,29 +184,33 @@ impl Run {
         }
     }
 
-    /// Takes in a journal's next entry. `output`: the value of a `Succeeded`, where the entry only refers to it.
+    /// Takes in a journal's next entry; one that doesn't fit, such as one that was taken in before, changes nothing.
+    /// `output`: the value of a `Succeeded`, where the entry only refers to it.
     pub fn apply(&mut self, entry: &Entry, output: Option<Data>) {
+        if !self.progress.fits(&self.plan, entry) {
+            return;
+        }
         let Some(step) = self.plan.position(&entry.step) else { return };
-        let before = self.progress.step(step) == &StepState::Active;
-        if let (Event::Succeeded { output: payload, .. }, true) = (&entry.event, before) {
-            let output = output.unwrap_or_else(|| match payload {
-                Payload::Inline(value) => Data::from(value),
-                Payload::Blob(_) => Data::from(&Value::Null),
-            });
-            match entry.item {
-                None => self.known.set_output(step, output),
-                Some(item) => {
-                    if let Some(place) = self.items.get_mut(&step).and_then(|items| items.get_mut(item as usize)) {
-                        *place = Some(output);
+        match &entry.event {
+            Event::Succeeded { output: payload, .. } => {
+                let output = output.unwrap_or_else(|| match payload {
+                    Payload::Inline(value) => Data::from(value),
+                    Payload::Blob(_) => Data::from(&Value::Null),
+                });
+                match entry.item {
+                    None => self.known.set_output(step, output),
+                    Some(item) => {
+                        if let Some(place) = self.items.get_mut(&step).and_then(|items| items.get_mut(item as usize)) {
+                            *place = Some(output);
+                        }
                     }
                 }
             }
-        }
-        if let (Event::Expanded { items }, true) = (&entry.event, before) {
-            self.items.entry(step).or_insert_with(|| vec![None; *items as usize]);
+            Event::Expanded { items } => drop(self.items.insert(step, vec![None; *items as usize])),
+            Event::Started { .. } | Event::Failed { .. } | Event::Interrupted { .. } => {}
         }
         self.progress.apply(&self.plan, entry);
-        if before && self.progress.step(step) != &StepState::Active {
+        if self.progress.step(step) != &StepState::Active {
             self.settled(step);
         }
     }
@@ -261,21 +265,21 @@ impl Run {
         if now >= end {
             return self.time_out();
         }
+        let slots = || self.progress.due(now).chain(self.progress.beginnable(&self.plan));
+        let room = MAX_PARALLEL_CALLS.saturating_sub(self.progress.in_flight().len());
+        // What needs no call goes first: the inputs of calls would be evaluated again after each of it.
+        let at_once = slots().filter(|slot| !self.comes_to_a_call(*slot)).take(MAX_ITEMS);
+        let mut begun: Vec<_> = at_once.map(|slot| self.begin(slot, now)).collect();
+        if begun.is_empty() {
+            let calls = slots().filter(|slot| self.comes_to_a_call(*slot)).take(room);
+            begun = calls.map(|slot| self.begin(slot, now)).collect();
+        }
         let mut records = Vec::new();
         let mut calls = Vec::new();
-        let room = MAX_PARALLEL_CALLS.saturating_sub(self.progress.in_flight().len());
-        let due = self.progress.due(now);
-        for slot in due.chain(self.progress.beginnable(&self.plan)) {
-            if calls.len() >= room && self.comes_to_a_call(slot) {
-                continue;
-            }
-            match self.begin(slot, now) {
+        for begun in begun {
+            match begun {
                 Begun::Record(entry) => records.push(entry),
                 Begun::Call(call) => calls.push(*call),
-            }
-            // What is evaluated is evaluated once: what is settled here may not be begun again in the same decision.
-            if records.len() >= MAX_ITEMS {
-                break;
             }
         }
         match (records.is_empty(), calls.is_empty()) {
@@ -286,8 +290,11 @@ impl Run {
         }
     }
 
-    /// Whether beginning a slot is a call. The end of an approval's timeout is none.
+    /// Whether beginning a slot is a call. To tell a list's items, and that an approval's time is over, is none.
     fn comes_to_a_call(&self, slot: Slot) -> bool {
+        if slot.item.is_none() && self.plan.step(slot.step).foreach.is_some() {
+            return false;
+        }
         let listens = self.progress.slot(slot).is_some_and(|progress| progress.state == SlotState::Listening);
         match self.plan.builtin(slot.step) {
             Some(Builtin::Approval | Builtin::Call) => !listens,
@@ -302,12 +309,7 @@ impl Run {
         };
         let scope = Scope::lazy(Arc::new(self.known.at_the_end()));
         let at = Pointer::from("/output");
-        let filled = scope.fill_one(output, &at).and_then(|output| match check_json_value(&output) {
-            Ok(()) => Ok(output),
-            // It could not be read again.
-            Err(error) => Err(ExpressionError { pointer: at, message: format!("the output has {error}") }),
-        });
-        match filled {
+        match scope.fill_one(output, &at) {
             Ok(output) => finish(RunStatus::Succeeded, None, None, Some(output)),
             Err(error) => finish(RunStatus::Failed, Some(expression_failed(&error)), None, None),
         }
@@ -471,6 +473,13 @@ impl Run {
     ) -> Option<Entry> {
         let slot = Slot { step: self.plan.position(step)?, item };
         if !self.progress.listening().contains(&slot) {
+            return None;
+        }
+        let is_for_it = matches!(
+            (self.plan.builtin(slot.step), signal),
+            (Some(Builtin::Approval), Signal::Decided(_)) | (Some(Builtin::Call), Signal::Ended { .. })
+        );
+        if !is_for_it {
             return None;
         }
         let attempt = self.progress.slot(slot)?.attempt;

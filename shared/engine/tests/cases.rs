@@ -1,5 +1,5 @@
-//! Golden cases: each file in `cases/` is a definition, a body, parameters and scripted results; its snapshot is the trace
-//! and the step records. A snapshot is read before it is accepted: it says what a user gets.
+//! Golden cases: each file in `cases/` is a definition, a body, parameters and scripted results; its snapshot is the
+//! trace and the step records. A snapshot is read before it is accepted: it says what a user gets.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -15,7 +15,8 @@ use serde_json::{Map, Value, json};
 use tidegate_engine::{Data, Decision, Plan, Run};
 use tidegate_model::{Attempt, Definition, Entry, ErrorCode, Event, Payload, RunStatus, StepError};
 
-use driver::{BEGINNING, Scripted, Simulation};
+use driver::facts::BEGINNING;
+use driver::{Scripted, Simulation};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,7 +79,7 @@ fn cases() {
 fn granted_time_is_the_runs_until_it_has_failed() {
     let document = json!({"name": "n", "trigger": {"type": "webhook"}, "steps": [{"id": "a", "uses": "x.y"}]});
     let plan = Arc::new(Plan::new(Definition::parse(&document).unwrap()).unwrap());
-    let facts = driver::facts(&plan, &Map::new());
+    let facts = driver::facts::facts(&plan, &Map::new());
     let after = |seconds| facts.started_at + Duration::from_secs(seconds);
     let mut run = Run::new(Arc::clone(&plan), facts.clone(), Data::from(&Value::Null));
     assert!(matches!(run.decide(after(300)), Decision::Finish(outcome) if outcome.status == RunStatus::TimedOut));

@@ -23,7 +23,7 @@ pub use connection::Connection;
 pub use dead_letter::{DeadLetter, Redriven};
 pub use definition::{
     Definition, Edge, Every, FailureHandler, Foreach, Graph, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted,
-    OnItemFailure, Parameter, ParameterType, RetryPolicy, Step, Trigger, When, Workflow,
+    OnItemFailure, Parameter, ParameterType, RetryOn, RetryPolicy, Step, Trigger, When, Workflow,
 };
 pub use id::{ConnectionId, IdError, RUN_SHARDS, RunId, TenantId, UserId, WorkflowId};
 pub use identity::{Tenant, User};

@@ -46,6 +46,8 @@ pub(crate) struct World {
     pub(crate) life: Life,
     embedded: Embedded,
     envelope: Envelope,
+    /// One for all workers: making one reads every root certificate.
+    egress: Egress,
     _folder: Option<tempfile::TempDir>,
 }
 
@@ -53,7 +55,7 @@ pub(crate) struct World {
 #[derive(Clone)]
 pub(crate) struct Life {
     writes: Arc<AtomicI64>,
-    faults: Faults,
+    pub(crate) faults: Faults,
 }
 
 impl Life {
@@ -102,6 +104,9 @@ impl World {
     async fn over(folder: &Path, clock: Clock, embedded: Embedded, faults: Faults, queue: EmbeddedQueue) -> Self {
         let ids = Ids::seeded(clock.clone(), 1);
         let keys = KeyFile::open_or_create(&folder.join("master.key")).unwrap();
+        let envelope = Envelope::new(Arc::new(keys), clock.clone());
+        let allow = vec!["127.0.0.1/32".parse().unwrap()];
+        let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, envelope.clone());
         let world = Self {
             tenant: ids.tenant(),
             store: embedded.store.clone(),
@@ -109,7 +114,8 @@ impl World {
             blobs: Arc::new(FolderBlobs::open(&folder.join("blobs"), clock.clone()).unwrap()),
             target: MockServer::start().await,
             life: Life { writes: Arc::new(AtomicI64::new(i64::MAX)), faults },
-            envelope: Envelope::new(Arc::new(keys), clock.clone()),
+            envelope,
+            egress,
             embedded,
             clock,
             ids,
@@ -127,13 +133,12 @@ impl World {
     }
 
     pub(crate) fn worker_with(&self, settings: Settings) -> Deps {
-        let allow = vec!["127.0.0.1/32".parse().unwrap()];
         Deps::new(
             self.embedded.guarded(policy::guard("worker")),
             Arc::new(Mortal { port: Arc::clone(&self.queue), life: self.life.clone() }),
             Arc::new(Mortal { port: Arc::new(self.queue.scheduler()), life: self.life.clone() }),
             Arc::new(Mortal { port: Arc::clone(&self.blobs), life: self.life.clone() }),
-            Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone()),
+            self.egress.clone(),
             self.envelope.clone(),
             self.clock.clone(),
             settings,

@@ -6,6 +6,7 @@ mod access;
 mod checks;
 mod connections;
 mod expressions;
+mod guide;
 mod schedules;
 mod schema;
 mod trigger;

@@ -1,5 +1,7 @@
 //! Drives the engine without a worker: results come from a script, time is a number, and the trace is text.
 
+pub(crate) mod facts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +9,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Plan, Run};
-use tidegate_model::{
-    Decided, Definition, Entry, Event, Payload, RunId, RunStatus, Signal, StepError, TenantId, TriggerKind, WorkflowId,
-};
+use tidegate_engine::{Call, Data, Decision, Outcome, Plan, Run};
+use tidegate_model::{Decided, Definition, Entry, Event, Payload, RunId, RunStatus, Signal, StepError, TenantId};
+
+use facts::{BEGINNING, facts};
 
 /// What an attempt brings, and after which time.
 #[derive(Debug, Clone, Deserialize)]
@@ -48,24 +50,6 @@ pub(crate) enum Brings {
     },
     /// Nothing is ever heard.
     Silence,
-}
-
-pub(crate) const BEGINNING: &str = "2026-11-21T10:00:00Z";
-
-pub(crate) fn facts(plan: &Plan, parameters: &Map<String, Value>) -> Facts {
-    let at: Timestamp = BEGINNING.parse().unwrap();
-    let tenant = TenantId::new(at, [1; 10]);
-    Facts {
-        run_id: RunId::for_tenant(tenant, at, [2; 10]),
-        tenant_id: tenant,
-        workflow_id: WorkflowId::new(at, [3; 10]),
-        version: 1,
-        trigger: TriggerKind::Webhook,
-        content_type: Some("application/json".to_owned()),
-        parameters: parameters.clone(),
-        started_at: at,
-        approvals: plan.approvals().map(|step| (step.to_owned(), format!("https://gate.example/{step}"))).collect(),
-    }
 }
 
 /// A simulated run.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwn
 use serde_json::{Map, Value};
 
 use crate::builtin::Builtin;
-use crate::{ConnectionId, FieldError, Pointer, TenantId, WorkflowId, json};
+use crate::{ConnectionId, ErrorCode, FieldError, Pointer, StepError, TenantId, WorkflowId, json};
 
 pub use graph::{Edge, Graph, When};
 pub use parameter::{Parameter, ParameterType};
@@ -212,11 +212,47 @@ pub struct RetryPolicy {
     pub multiplier: f64,
     /// Ceiling of every delay: up to 86,400,000 ms; default 60,000.
     pub max_delay_ms: u64,
+    /// Which failures are retried; by default all that may pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<Vec<RetryOn>>,
+}
+
+/// A kind of failure that may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// No connection to the target, or it broke.
+    ConnectFailed,
+    /// No answer within the step's timeout.
+    StepTimeout,
+    /// The target answered that it failed, in a way that may pass (408, 425, 5xx).
+    TargetFailed,
+    /// The target asked for fewer calls (429).
+    RateLimited,
+    /// The answer was not what the target's interface promises.
+    ResponseInvalid,
+}
+
+impl RetryPolicy {
+    /// Whether a failure is worth another attempt.
+    pub fn retries(&self, error: &StepError) -> bool {
+        let named = |on: &RetryOn| {
+            error.code
+                == match on {
+                    RetryOn::ConnectFailed => ErrorCode::ConnectFailed,
+                    RetryOn::StepTimeout => ErrorCode::StepTimeout,
+                    RetryOn::TargetFailed => ErrorCode::TargetFailed,
+                    RetryOn::RateLimited => ErrorCode::RateLimited,
+                    RetryOn::ResponseInvalid => ErrorCode::ResponseInvalid,
+                }
+        };
+        error.retryable && self.on.as_ref().is_none_or(|kinds| kinds.iter().any(named))
+    }
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_attempts: 3, initial_delay_ms: 1_000, multiplier: 2.0, max_delay_ms: 60_000 }
+        Self { max_attempts: 3, initial_delay_ms: 1_000, multiplier: 2.0, max_delay_ms: 60_000, on: None }
     }
 }
 
