@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tidegate_engine::{Call, Data, Decision, Outcome, Plan, Run};
 use tidegate_model::{Decided, Definition, Entry, Event, Payload, RunId, RunStatus, Signal, StepError, TenantId};
 
-use facts::{BEGINNING, facts};
+pub(crate) use facts::{BEGINNING, facts};
 
 /// What an attempt brings, and after which time.
 #[derive(Debug, Clone, Deserialize)]
