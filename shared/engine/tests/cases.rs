@@ -79,7 +79,7 @@ fn cases() {
 fn granted_time_is_the_runs_until_it_has_failed() {
     let document = json!({"name": "n", "trigger": {"type": "webhook"}, "steps": [{"id": "a", "uses": "x.y"}]});
     let plan = Arc::new(Plan::new(Definition::parse(&document).unwrap()).unwrap());
-    let facts = driver::facts(&plan, &Map::new());
+    let facts = driver::facts::facts(&plan, &Map::new());
     let after = |seconds| facts.started_at + Duration::from_secs(seconds);
     let mut run = Run::new(Arc::clone(&plan), facts.clone(), Data::from(&Value::Null));
     assert!(matches!(run.decide(after(300)), Decision::Finish(outcome) if outcome.status == RunStatus::TimedOut));
