@@ -26,7 +26,7 @@ fn main() -> anyhow::Result<()> {
             served
         }
         Command::Openapi => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            print(&parts::Parts::in_memory().await?.api()?.document().to_pretty_json()?);
+            print(&parts::Parts::in_memory().await?.api("http://localhost")?.document().to_pretty_json()?);
             Ok(())
         }),
         Command::Schema => {

@@ -9,9 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tidegate_auth::{Passwords, Registration, TokenSigner};
 use tidegate_egress::{Egress, EgressSettings};
-use tidegate_http::{Api, Health, ISSUER, TokenVerifier};
+use tidegate_http::{Api, Authenticator, Health, ISSUER, RateLimiter, TokenVerifier};
+use tidegate_model::Limits;
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::mail::LogMailer;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
 use tidegate_platform::{Clock, Envelope, Ids};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
@@ -37,6 +39,7 @@ pub(crate) struct Parts {
     envelope: Envelope,
     signer: TokenSigner,
     registration: Registration,
+    limits: Limits,
     /// Holds what [`Parts::in_memory`] needs on disk.
     _scratch: Option<tempfile::TempDir>,
 }
@@ -60,7 +63,14 @@ impl Parts {
             );
         }
         let embedded = embedded::open(Location::Folder(folder), Faults::default()).await?;
-        let parts = Self::over(embedded, folder, Some(&folder.join("queue.db")), settings.registration(), None)?;
+        let parts = Self::over(
+            embedded,
+            folder,
+            Some(&folder.join("queue.db")),
+            settings.registration(),
+            settings.rate_limits,
+            None,
+        )?;
         parts.signer.ready().await.with_context(|| {
             format!("the data folder's keys can't be opened; is {} the one that they were made with?", key.display())
         })?;
@@ -72,7 +82,7 @@ impl Parts {
         let scratch = tempfile::tempdir()?;
         let embedded = embedded::open(Location::Memory, Faults::default()).await?;
         let folder = scratch.path().to_owned();
-        Self::over(embedded, &folder, None, Registration::Open, Some(scratch))
+        Self::over(embedded, &folder, None, Registration::Open, Limits::default(), Some(scratch))
     }
 
     fn over(
@@ -80,6 +90,7 @@ impl Parts {
         folder: &Path,
         queue: Option<&Path>,
         registration: Registration,
+        limits: Limits,
         scratch: Option<tempfile::TempDir>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
@@ -102,24 +113,28 @@ impl Parts {
             ids,
             clock,
             registration,
+            limits,
             _scratch: scratch,
         })
     }
 
-    /// Every operation of every function.
-    pub(crate) fn api(&self) -> anyhow::Result<Api> {
+    /// Every operation of every function. `public_url`: where people reach the process.
+    pub(crate) fn api(&self, public_url: &str) -> anyhow::Result<Api> {
         let store = self.embedded.store.clone();
         let (envelope, clock, ids) = (self.envelope.clone(), self.clock.clone(), self.ids.clone());
         let verifier = TokenVerifier::new(store.clone(), ISSUER, clock.clone());
+        let limiter = RateLimiter::new(store.clone(), clock.clone(), self.limits);
+        let authenticator = Authenticator::new(verifier, store.clone(), clock.clone(), limiter.clone());
         let auth = tidegate_auth::Deps {
             store: store.clone(),
             envelope: envelope.clone(),
             signer: self.signer.clone(),
-            verifier: verifier.clone(),
+            authenticator: authenticator.clone(),
             passwords: Passwords::new(std::thread::available_parallelism()?.get()),
             clock: clock.clone(),
             ids: ids.clone(),
-            registration: self.registration,
+            mailer: Arc::new(LogMailer),
+            settings: tidegate_auth::Settings::new(self.registration, public_url),
         };
         let workflows = tidegate_workflows::Deps {
             store: store.clone(),
@@ -127,7 +142,7 @@ impl Parts {
             queue: self.queue.clone(),
             blobs: self.blobs.clone(),
             envelope,
-            verifier: verifier.clone(),
+            authenticator: authenticator.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
         };
@@ -135,11 +150,12 @@ impl Parts {
             store.clone(),
             self.queue.clone(),
             self.blobs.clone(),
+            limiter,
             clock.clone(),
             ids.clone(),
         );
         let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
-        let runs = tidegate_runs::Deps { store, blobs, queue, verifier, clock, ids };
+        let runs = tidegate_runs::Deps { store, blobs, queue, authenticator, clock, ids };
         let api = tidegate_auth::api(auth)
             .merge(tidegate_workflows::api(workflows))
             .merge(tidegate_webhooks::api(webhooks))
@@ -157,7 +173,7 @@ impl Parts {
             allow.push("127.0.0.1/32".parse()?);
         }
         let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone());
-        let public_url = settings.public_url.clone().unwrap_or_else(|| url.to_owned());
+        let public_url = settings.public_url(url);
         Ok(tidegate_worker::Deps::new(
             self.embedded.store.clone(),
             self.queue.clone(),
@@ -180,7 +196,7 @@ impl Parts {
             })
             .ready("store", move || {
                 let store = store.clone();
-                async move { store.signing_keys().current().await.map(drop).map_err(Into::into) }
+                async move { store.signing_keys().ring().await.map(drop).map_err(Into::into) }
             })
     }
 }
@@ -197,7 +213,7 @@ mod tests {
     #[tokio::test]
     async fn the_kept_openapi_document_is_the_codes() {
         let parts = Parts::in_memory().await.unwrap();
-        let document = parts.api().unwrap().document().to_pretty_json().unwrap();
+        let document = parts.api("http://localhost").unwrap().document().to_pretty_json().unwrap();
         let kept = OPENAPI;
         assert!(
             document.trim() == kept.trim(),

@@ -1,13 +1,17 @@
 //! `tidegate serve`: opens the parts, listens, works, and stops in good order.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::extract::{ConnectInfo, Request};
+use tidegate_http::Connected;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapRequestLayer;
 
 use crate::parts::Parts;
 use crate::settings::Serve;
@@ -23,16 +27,15 @@ const BLOB_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Serves until SIGINT or SIGTERM, then ends what is in flight; a second signal ends at once.
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let parts = Parts::open(&settings).await?;
-    let mut api = parts.api()?;
-    if settings.demo {
-        api = api.merge(demo::inbox());
-    }
-    let router = api.into_router(parts.ids.clone());
-
     let listener = TcpListener::bind(settings.address())
         .await
         .with_context(|| format!("can't listen on {}; choose another --port", settings.address()))?;
     let url = format!("http://{}", listener.local_addr()?);
+    let mut api = parts.api(&settings.public_url(&url))?;
+    if settings.demo {
+        api = api.merge(demo::inbox());
+    }
+    let router = api.into_router(parts.ids.clone()).layer(MapRequestLayer::new(tell_address));
     let worker = parts.worker(&settings, &url)?;
     let data = std::path::absolute(&settings.data_dir)?;
     let mut signals = StopSignals::listen()?;
@@ -49,7 +52,8 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     tokio::spawn(sweep_blobs(parts.blobs.clone(), parts.clock.clone()));
 
     let drained = async {
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await?;
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned()).await?;
         working.await?;
         tasks.close();
         tasks.wait().await;
@@ -74,6 +78,13 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         ),
     }
     Ok(())
+}
+
+/// Tells the operations from which address a request came.
+fn tell_address(mut request: Request) -> Request {
+    let address = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    request.extensions_mut().insert(Connected { address, origin: None });
+    request
 }
 
 /// Tells a person where things are. Standard output is for log lines.

@@ -7,6 +7,7 @@ use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
 use tidegate_auth::Registration;
+use tidegate_model::Limits;
 
 /// The integration platform that runs in your own account, or here.
 #[derive(Debug, Parser)]
@@ -61,6 +62,11 @@ pub(crate) struct Serve {
     #[arg(long, env = "TIDEGATE_PUBLIC_URL", value_name = "URL", value_parser = base_url)]
     pub(crate) public_url: Option<String>,
 
+    /// How much a tenant may ask for per second, and ten times that at once, unless it has limits of its own: requests to the
+    /// API (api), those with one API key (key), webhooks (webhooks). What is left out is unlimited.
+    #[arg(long, env = "TIDEGATE_RATE_LIMITS", default_value = "api=1000", value_name = "LIMITS")]
+    pub(crate) rate_limits: Limits,
+
     /// Makes a demo tenant with sample workflows, and an inbox that they send to. Allows calls to 127.0.0.1.
     #[arg(long, env = "TIDEGATE_DEMO", value_parser = BoolishValueParser::new())]
     pub(crate) demo: bool,
@@ -87,6 +93,11 @@ impl Serve {
     /// Where to listen.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
+    }
+
+    /// Where people reach the process, which listens at `url`.
+    pub(crate) fn public_url(&self, url: &str) -> String {
+        self.public_url.clone().unwrap_or_else(|| url.to_owned())
     }
 
     /// Who may register.

@@ -6,19 +6,23 @@
 mod accounts;
 mod passwords;
 mod routes;
+mod sessions;
 mod signing;
 
 use std::str::FromStr;
+use std::sync::Arc;
 
 use axum::extract::FromRef;
 use serde::Deserialize;
-use tidegate_http::{Api, Problem, TokenVerifier, endpoint};
-use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_http::{Api, Authenticator, Problem, RequestContext, endpoint};
+use tidegate_model::Role;
+use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::Store;
 
 pub use passwords::Passwords;
-pub use routes::{Account, LogIn, Me, Password, Register, TenantView, UserView};
-pub use signing::{SigningError, TOKEN_LIFETIME, TokenSigner};
+pub use routes::{Account, LogIn, Me, Password, Refresh, Register, TenantView, TokenDelivery, UserView};
+pub use sessions::{IDLE_LIFETIME, MAX_LIFETIME};
+pub use signing::{KEY_LIFETIME, PUBLISHED_BEFORE, SigningError, Subject, TOKEN_LIFETIME, TokenSigner};
 
 /// What the function may use.
 #[derive(Clone)]
@@ -29,21 +33,50 @@ pub struct Deps {
     pub envelope: Envelope,
     /// Signs access tokens: `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `signing`.
     pub signer: TokenSigner,
-    /// Verifies access tokens and knows the published keys.
-    pub verifier: TokenVerifier,
+    /// Recognises callers and knows the published keys.
+    pub authenticator: Authenticator,
     /// Hashes passwords, a few at a time.
     pub passwords: Passwords,
     /// Tells when accounts are made.
     pub clock: Clock,
-    /// Makes the ids of users and tenants.
+    /// Makes ids.
     pub ids: Ids,
-    /// Who may register.
-    pub registration: Registration,
+    /// Sends invitations and links.
+    pub mailer: Arc<dyn Mailer>,
+    /// What the installation decides.
+    pub settings: Settings,
 }
 
-impl FromRef<Deps> for TokenVerifier {
+/// What the installation decides.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who may register.
+    pub registration: Registration,
+    /// Where people reach this installation, without a slash at the end; none where that is the API's own address. Mailed
+    /// links begin with it.
+    pub public_url: Option<String>,
+    /// Whether cookies are for HTTPS alone: wherever people reach it so.
+    pub secure_cookies: bool,
+}
+
+impl Settings {
+    /// With secure cookies where the URL begins with `https:`.
+    pub fn new(registration: Registration, public_url: impl Into<String>) -> Self {
+        let public_url = public_url.into();
+        Self { registration, secure_cookies: public_url.starts_with("https:"), public_url: Some(public_url) }
+    }
+
+    /// The address that a link of a page begins with. Never what a request's `Host` says.
+    pub(crate) fn link(&self, context: &RequestContext, page: &str) -> Result<String, Problem> {
+        let origin = self.public_url.as_deref().or(context.origin.as_deref());
+        let origin = origin.ok_or_else(|| Problem::internal(&NoPublicUrl))?;
+        Ok(format!("{origin}{page}"))
+    }
+}
+
+impl FromRef<Deps> for Authenticator {
     fn from_ref(deps: &Deps) -> Self {
-        deps.verifier.clone()
+        deps.authenticator.clone()
     }
 }
 
@@ -58,6 +91,10 @@ pub enum Registration {
     #[default]
     Closed,
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing says where people reach this installation; set TIDEGATE_PUBLIC_URL")]
+struct NoPublicUrl;
 
 /// A text that names no way of registering.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,9 +127,10 @@ pub struct Command {
 /// # Errors
 /// A field is wrong, the address is taken, or something is away.
 pub async fn command(deps: &Deps, Command { create_owner }: Command) -> Result<Me, Problem> {
-    let (user, tenant) = accounts::create(deps, create_owner).await?;
+    let context = RequestContext::of_command(&deps.ids);
+    let (user, tenant) = accounts::create(deps, &context, create_owner).await?;
     tracing::info!(user_id = %user.id, tenant_id = %tenant.id, "an owner was made by a direct call");
-    Ok(Me { user: user.into(), tenant: tenant.into() })
+    Ok(Me { user: UserView::of(user, Some(Role::Owner.into())), tenant: Some(TenantView::from(&tenant)) })
 }
 
 /// The function's operations.
@@ -100,6 +138,11 @@ pub fn api(deps: Deps) -> Api {
     Api::new()
         .route(endpoint!(routes::register))
         .route(endpoint!(routes::log_in))
+        .route(endpoint!(routes::refresh))
+        .route(endpoint!(routes::log_out))
+        .route(endpoint!(routes::log_out_everywhere))
+        .route(endpoint!(routes::list_sessions))
+        .route(endpoint!(routes::end_session))
         .route(endpoint!(routes::me))
         .route(endpoint!(routes::key_set))
         .with_state(deps)

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
-use tidegate_model::{Definition, Message, Payload, StartMessage, Workflow};
+use tidegate_model::{Definition, Limits, Message, Payload, StartMessage, Workflow};
 use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
 use tidegate_platform::{Blobs, PortError, Queue};
 use tidegate_testing::{Answer, Session, TestApp, World};
@@ -25,8 +25,9 @@ struct Setup {
 }
 
 fn serve(world: &World, queue: Arc<dyn Queue>) -> TestApp {
-    let deps =
-        Deps::new(world.store_of("webhooks"), queue, world.blobs.clone(), world.clock.clone(), world.ids.clone());
+    let limiter = world.limiter_of("webhooks", Limits::default());
+    let (blobs, clock, ids) = (world.blobs.clone(), world.clock.clone(), world.ids.clone());
+    let deps = Deps::new(world.store_of("webhooks"), queue, blobs, limiter, clock, ids);
     TestApp::new(world, api(deps))
 }
 

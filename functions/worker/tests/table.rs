@@ -430,6 +430,7 @@ async fn a_fault_that_is_not_the_runs_is_neither_counted_nor_a_doubt() {
         name: "Slack".to_owned(),
         connector: "http".to_owned(),
         hosts: vec![world.target.address().to_string()],
+        data_key: 1,
         sealed: String::new(),
         created_at: now,
     };

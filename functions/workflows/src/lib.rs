@@ -12,7 +12,7 @@ mod workflows;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use tidegate_http::{Api, MAX_INPUT_BYTES, TokenVerifier, endpoint};
+use tidegate_http::{Api, Authenticator, MAX_INPUT_BYTES, endpoint};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, Queue, Scheduler};
 use tidegate_store::Store;
 
@@ -31,17 +31,17 @@ pub struct Deps {
     pub blobs: Arc<dyn Blobs>,
     /// Seals connections; opens none.
     pub envelope: Envelope,
-    /// Verifies access tokens.
-    pub verifier: TokenVerifier,
+    /// Recognises callers: reads tenants, members, sessions and API keys, and counts requests.
+    pub authenticator: Authenticator,
     /// Tells the time.
     pub clock: Clock,
     /// Makes ids.
     pub ids: Ids,
 }
 
-impl FromRef<Deps> for TokenVerifier {
+impl FromRef<Deps> for Authenticator {
     fn from_ref(deps: &Deps) -> Self {
-        deps.verifier.clone()
+        deps.authenticator.clone()
     }
 }
 

@@ -14,6 +14,8 @@ use tidegate_platform::PortError;
 use tidegate_platform::envelope::EnvelopeError;
 use utoipa::ToSchema;
 
+use crate::RateStatus;
+
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $status:ident, $text:literal, $title:literal;)*) => {
         /// What kind of problem it is: a closed set, each explained on a page of its own (`/docs/errors/{code}`).
@@ -53,6 +55,18 @@ codes! {
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Sign in first";
     /// No account has this email address and password.
     InvalidCredentials = UNAUTHORIZED, "invalid_credentials", "Wrong email address or password";
+    /// The account has a second factor, or the organization requires one.
+    SecondFactorRequired = FORBIDDEN, "second_factor_required", "A second factor is required";
+    /// The organization requires signing in by its identity provider.
+    SsoRequired = FORBIDDEN, "sso_required", "Single sign-on is required";
+    /// The organization was suspended by the installation's administrators.
+    TenantSuspended = FORBIDDEN, "tenant_suspended", "The organization is suspended";
+    /// The caller is a member of no organization.
+    NoTenant = FORBIDDEN, "no_tenant", "No organization";
+    /// The link was used, was revoked, has ended, or never was one.
+    LinkInvalid = GONE, "link_invalid", "The link is no longer good";
+    /// More requests than the limit allows.
+    RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Too many requests";
     /// The caller's role doesn't hold the permission.
     Forbidden = FORBIDDEN, "forbidden", "Permission denied";
     /// Nobody can register here without being invited.
@@ -112,6 +126,7 @@ struct Content {
     errors: Vec<FieldError>,
     challenge: Option<&'static str>,
     retry_after: Option<Duration>,
+    rate: Option<RateStatus>,
 }
 
 /// A problem document as it is sent.
@@ -142,7 +157,14 @@ pub(crate) struct Document<'a> {
 impl Problem {
     /// A problem with a text for the caller: a full sentence.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self(Box::new(Content { code, detail: detail.into(), errors: Vec::new(), challenge: None, retry_after: None }))
+        Self(Box::new(Content {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            challenge: None,
+            retry_after: None,
+            rate: None,
+        }))
     }
 
     /// No such thing; also for another tenant's.
@@ -207,6 +229,23 @@ impl Problem {
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
         self
+    }
+
+    /// The same, telling what is left of a rate limit.
+    #[must_use]
+    pub(crate) fn rate(mut self, status: RateStatus) -> Self {
+        self.0.rate = Some(status);
+        self
+    }
+
+    pub(crate) fn rate_status(&self) -> Option<RateStatus> {
+        self.0.rate
+    }
+
+    /// 403: the organization was suspended.
+    pub fn tenant_suspended() -> Self {
+        let detail = "This organization is suspended. Ask whoever runs this installation.";
+        Self::new(ProblemCode::TenantSuspended, detail)
     }
 
     /// What kind it is.

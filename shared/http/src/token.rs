@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::{Deserialize, Serialize};
-use tidegate_model::{Role, TenantId, UserId};
+use tidegate_model::{AuthMethod, PrincipalId, RoleName, SessionId, TenantId};
 use tidegate_platform::Clock;
 use tidegate_store::{PublicKey, Store};
 
@@ -20,6 +20,8 @@ pub const ALGORITHM: Algorithm = Algorithm::ES256;
 pub const TOKEN_TYPE: &str = "at+jwt";
 /// The `iss` of an installation's access tokens. Another installation's don't pass, for they are signed with its own keys.
 pub const ISSUER: &str = "tidegate";
+/// The `client_id` of tokens for people.
+pub const FIRST_PARTY: &str = "tidegate";
 /// The `aud` of every access token.
 pub const AUDIENCE: &str = "tidegate-api";
 
@@ -41,12 +43,22 @@ pub struct Claims {
     pub iss: String,
     /// Always [`AUDIENCE`].
     pub aud: String,
-    /// The caller.
-    pub sub: UserId,
-    /// The tenant that the caller works in.
-    pub tenant: TenantId,
-    /// The caller's role there.
-    pub role: Role,
+    /// The caller: a person or a service account.
+    pub sub: PrincipalId,
+    /// For whom the token was made: the API key of a service account's client credentials, [`FIRST_PARTY`] for people.
+    pub client_id: String,
+    /// The sign-in that a person's token belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<SessionId>,
+    /// How a person proved who it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<AuthMethod>,
+    /// The tenant that the caller works in; none for a person who is of no tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// The caller's roles there when the token was signed. For clients to read: what counts is the role at the request.
+    #[serde(default)]
+    pub roles: Vec<RoleName>,
     /// When it was signed: Unix seconds.
     pub iat: i64,
     /// When it ends: Unix seconds.

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use aws_types::SdkConfig;
 use ipnet::IpNet;
 use tidegate_egress::{Egress, EgressSettings};
-use tidegate_http::TokenVerifier;
+use tidegate_http::{Authenticator, RateLimiter, TokenVerifier};
+use tidegate_model::Limits;
 use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
 use tidegate_platform::key_service::kms::Kms;
+use tidegate_platform::mail::NoMailer;
 use tidegate_platform::queue::SqsQueue;
 use tidegate_platform::scheduler::{EventBridgeScheduler, EventBridgeSettings};
-use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::{Store, Tables};
 
 use crate::sdk;
-use crate::settings::{SettingError, optional, parsed, required};
+use crate::settings::{SettingError, optional, optional_parsed, parsed, required};
 
 /// AWS, as the environment says. Each method makes the port anew over the shared configuration; a function calls those
 /// that its policy allows.
@@ -44,9 +46,37 @@ impl Aws {
         Ok(Store::new(&self.config, Tables { config: required("TIDEGATE_CONFIG_TABLE")?, history }))
     }
 
-    /// Verifies access tokens.
-    pub fn verifier(&self, store: &Store) -> TokenVerifier {
-        TokenVerifier::new(store.clone(), tidegate_http::ISSUER, self.clock.clone())
+    /// Recognises callers, and holds them to their limits.
+    ///
+    /// # Errors
+    /// `TIDEGATE_RATE_LIMITS` can't be read.
+    pub fn authenticator(&self, store: &Store) -> Result<Authenticator, SettingError> {
+        let verifier = TokenVerifier::new(store.clone(), tidegate_http::ISSUER, self.clock.clone());
+        Ok(Authenticator::new(verifier, store.clone(), self.clock.clone(), self.rate_limiter(store)?))
+    }
+
+    /// Rate limits; for tenants without their own those of `TIDEGATE_RATE_LIMITS`.
+    ///
+    /// # Errors
+    /// That can't be read.
+    pub fn rate_limiter(&self, store: &Store) -> Result<RateLimiter, SettingError> {
+        let defaults: Limits = optional_parsed("TIDEGATE_RATE_LIMITS")?.unwrap_or_default();
+        Ok(RateLimiter::new(store.clone(), self.clock.clone(), defaults))
+    }
+
+    /// Sends mail as the installation.
+    ///
+    /// # Errors
+    /// A setting can't be read.
+    #[expect(clippy::unused_self, reason = "SES will need the configuration")]
+    pub fn mailer(&self) -> Result<Arc<dyn Mailer>, SettingError> {
+        Ok(Arc::new(NoMailer))
+    }
+
+    /// Where people reach the installation, where that isn't the API's own address: `TIDEGATE_PUBLIC_URL`.
+    #[expect(clippy::unused_self, reason = "like the other settings")]
+    pub fn public_url(&self) -> Option<String> {
+        optional("TIDEGATE_PUBLIC_URL")
     }
 
     /// Envelope encryption under the installation's KMS key.

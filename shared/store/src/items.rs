@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::tables::{LIST_KEY, LIST_SORT};
 use crate::{Error, Store};
 
 /// Partition key of both tables.
@@ -19,6 +20,8 @@ pub(crate) const SK: &str = "sk";
 pub(crate) const DOC: &str = "doc";
 /// Whose the row is; conditions use it.
 pub(crate) const TENANT: &str = "tenant";
+/// Counts a row's writes; conditions use it.
+pub(crate) const REVISION: &str = "revision";
 /// Sort key of an aggregate's main row.
 pub(crate) const HEAD: &str = "head";
 
@@ -51,6 +54,13 @@ pub(crate) fn row<T: Serialize>(
     let mut item = key(pk, sk);
     item.insert(DOC.to_owned(), AttributeValue::S(to_json(operation, DOC, value)?));
     Ok(item)
+}
+
+/// The row, as one that is found in a list of `config` by this sort key.
+pub(crate) fn in_list(mut row: Item, list: impl Display, listed: impl Display) -> Item {
+    row.insert(LIST_KEY.to_owned(), text(list));
+    row.insert(LIST_SORT.to_owned(), text(listed));
+    row
 }
 
 pub(crate) fn to_json<T: Serialize>(operation: &'static str, what: &'static str, value: &T) -> Result<String, Error> {

@@ -3,14 +3,12 @@
 
 use tidegate_model::{Definition, TenantId, Workflow, WorkflowId};
 
-use crate::items::{HEAD, Item, PK, SK, TENANT, document, key, number, row, string, text};
-use crate::tables::{LIST_KEY, LIST_SORT};
+use crate::items::{HEAD, Item, PK, REVISION, SK, TENANT, document, in_list, key, number, row, string, text};
 use crate::write::{Condition, ConditionalPut};
 use crate::{Error, Page, Store};
 
-const REVISION: &str = "revision";
-/// DynamoDB's limit of actions in one transaction.
-const TRANSACTION: usize = 100;
+/// DynamoDB's limit of actions in one transaction, without the audit entry.
+const TRANSACTION: usize = 99;
 
 /// A tenant's workflows.
 #[derive(Debug, Clone, Copy)]
@@ -81,8 +79,10 @@ impl Workflows<'_> {
         for item in rows.iter().filter(|item| item.get(TENANT) == Some(&text(tenant))) {
             keys.push(key(string(OPERATION, item, PK)?, string(OPERATION, item, SK)?));
         }
-        for group in keys.chunks(TRANSACTION) {
-            self.0.transact_delete(OPERATION, table, group).await?;
+        for (index, group) in keys.chunks(TRANSACTION).enumerate() {
+            // The workflow goes with the first group, and with that its entry in the audit log.
+            let store = if index == 0 { self.0 } else { &self.0.unaudited() };
+            store.transact_delete(OPERATION, table, group).await?;
         }
         Ok(!keys.is_empty())
     }
@@ -114,8 +114,7 @@ impl Workflows<'_> {
         let mut head = row(operation, partition(workflow.id), HEAD, workflow)?;
         head.insert(TENANT.to_owned(), text(workflow.tenant));
         head.insert(REVISION.to_owned(), number(workflow.revision));
-        head.insert(LIST_KEY.to_owned(), text(list_key(workflow.tenant)));
-        head.insert(LIST_SORT.to_owned(), text(workflow.id));
+        let head = in_list(head, list_key(workflow.tenant), workflow.id);
         let mut puts = vec![ConditionalPut { item: head, condition }];
         if let Some(definition) = definition {
             let mut item = row(operation, partition(workflow.id), version_key(workflow.version), definition)?;

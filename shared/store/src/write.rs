@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::error::SdkError;
+use aws_sdk_dynamodb::error::{BuildError, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
@@ -13,7 +13,7 @@ use aws_sdk_dynamodb::types::{
 };
 
 use crate::items::{Item, PK};
-use crate::{Error, Store};
+use crate::{Error, Store, audit};
 
 const MAX_TRANSACTION_ATTEMPTS: u32 = 8;
 const FIRST_TRANSACTION_DELAY: Duration = Duration::from_millis(5);
@@ -43,6 +43,54 @@ pub(crate) enum Outcome {
 pub(crate) struct ConditionalPut {
     pub(crate) item: Item,
     pub(crate) condition: Condition,
+}
+
+/// A part of a transaction.
+#[derive(Debug, Clone)]
+pub(crate) enum Write<'a> {
+    /// Writes a row on a condition.
+    Put { table: &'a str, item: Item, condition: Condition },
+    /// Deletes a row, on a condition if there is one.
+    Delete { table: &'a str, key: Item, condition: Option<Condition> },
+}
+
+impl Write<'_> {
+    fn build(&self, operation: &'static str) -> Result<TransactWriteItem, Error> {
+        let refused = |source: BuildError| Error::Refused { operation, source: source.into() };
+        let on_failure = ReturnValuesOnConditionCheckFailure::AllOld;
+        match self {
+            Write::Put { table, item, condition } => {
+                let put = Put::builder()
+                    .table_name(*table)
+                    .set_item(Some(item.clone()))
+                    .condition_expression(condition.expression())
+                    .set_expression_attribute_names(condition.names())
+                    .set_expression_attribute_values(condition.clone().values())
+                    .return_values_on_condition_check_failure(on_failure);
+                Ok(TransactWriteItem::builder().put(put.build().map_err(refused)?).build())
+            }
+            Write::Delete { table, key, condition } => {
+                let delete = Delete::builder()
+                    .table_name(*table)
+                    .set_key(Some(key.clone()))
+                    .set_condition_expression(condition.as_ref().map(Condition::expression))
+                    .set_expression_attribute_names(condition.as_ref().and_then(Condition::names))
+                    .set_expression_attribute_values(condition.clone().and_then(Condition::values))
+                    .return_values_on_condition_check_failure(on_failure);
+                Ok(TransactWriteItem::builder().delete(delete.build().map_err(refused)?).build())
+            }
+        }
+    }
+}
+
+/// Whether the stored rows say that a transaction whose conditions fail is the repetition of one that succeeded: what it
+/// puts is there as it puts it. One of deletes alone says nothing of itself.
+fn is_written(writes: &[Write<'_>], stored: &[Option<Item>]) -> bool {
+    let mut puts = writes.iter().zip(stored).filter_map(|(write, stored)| match write {
+        Write::Put { item, .. } => Some(stored.as_ref() == Some(item)),
+        Write::Delete { .. } => None,
+    });
+    stored.len() == writes.len() && puts.next().is_some_and(|first| first) && puts.all(|written| written)
 }
 
 impl Condition {
@@ -84,7 +132,8 @@ impl Condition {
 }
 
 impl Store {
-    /// Writes a row on a condition: one write, no read. `item` is called again only when the condition failed.
+    /// Writes a row on a condition: one write, no read. `item` is called again only when the condition failed. Where the
+    /// handle has an audit entry, that is written in the same transaction.
     pub(crate) async fn put(
         &self,
         operation: &'static str,
@@ -92,6 +141,13 @@ impl Store {
         item: impl Fn() -> Result<Item, Error>,
         condition: Condition,
     ) -> Result<Outcome, Error> {
+        if self.audit.is_some() {
+            let writes = vec![Write::Put { table, item: item()?, condition }];
+            return Ok(match self.transact(operation, writes).await? {
+                Ok(()) => Outcome::Written,
+                Err(stored) => Outcome::Refused(stored.into_iter().next().flatten()),
+            });
+        }
         let request = self
             .client()
             .put_item()
@@ -115,56 +171,54 @@ impl Store {
         }
     }
 
-    /// Writes rows in one transaction, all or none. When a condition fails and every row is as we were writing it, that
-    /// is success; otherwise the stored rows are returned, in order, for those conditions that failed.
+    /// Writes rows of one table in one transaction, all or none, with the handle's audit entry. `Err` inside: the stored
+    /// rows, in order, of those conditions that failed.
     pub(crate) async fn transact_put(
         &self,
         operation: &'static str,
         table: &str,
         puts: Vec<ConditionalPut>,
     ) -> Result<Result<(), Vec<Option<Item>>>, Error> {
-        let items = puts
-            .iter()
-            .map(|put| {
-                let write = Put::builder()
-                    .table_name(table)
-                    .set_item(Some(put.item.clone()))
-                    .condition_expression(put.condition.expression())
-                    .set_expression_attribute_names(put.condition.names())
-                    .set_expression_attribute_values(put.condition.clone().values())
-                    .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld)
-                    .build()
-                    .map_err(|source| Error::Refused { operation, source: source.into() })?;
-                Ok(TransactWriteItem::builder().put(write).build())
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        let Err(reasons) = self.transact(operation, items).await? else { return Ok(Ok(())) };
-        let stored: Vec<_> = reasons.into_iter().map(|reason| reason.item).collect();
-        let ours = stored.len() == puts.len()
-            && puts.iter().zip(&stored).all(|(put, stored)| stored.as_ref() == Some(&put.item));
-        if ours { Ok(Ok(())) } else { Ok(Err(stored)) }
+        let put = |ConditionalPut { item, condition }| Write::Put { table, item, condition };
+        self.transact(operation, puts.into_iter().map(put).collect()).await
     }
 
-    /// Deletes rows (at most 100) in one transaction.
+    /// Deletes rows of one table (at most 99) in one transaction, with the handle's audit entry.
     pub(crate) async fn transact_delete(
         &self,
         operation: &'static str,
         table: &str,
         keys: &[Item],
     ) -> Result<(), Error> {
-        let items = keys
-            .iter()
-            .map(|key| {
-                let delete = Delete::builder().table_name(table).set_key(Some(key.clone())).build();
-                let delete = delete.map_err(|source| Error::Refused { operation, source: source.into() })?;
-                Ok(TransactWriteItem::builder().delete(delete).build())
-            })
-            .collect::<Result<Vec<_>, Error>>()?;
-        self.transact(operation, items).await?.map_err(|_| Error::Conflict { operation })
+        let writes = keys.iter().map(|key| Write::Delete { table, key: key.clone(), condition: None }).collect();
+        self.transact(operation, writes).await?.map_err(|_| Error::Conflict { operation })
+    }
+
+    /// Writes and deletes in one transaction (at most 99), all or none, with the handle's audit entry. When a condition
+    /// fails and every row is as we were writing it, that is success; otherwise the stored rows are returned, in order,
+    /// for those conditions that failed.
+    pub(crate) async fn transact(
+        &self,
+        operation: &'static str,
+        mut writes: Vec<Write<'_>>,
+    ) -> Result<Result<(), Vec<Option<Item>>>, Error> {
+        let asked = writes.len();
+        if let Some(entry) = &self.audit {
+            let item = audit::item(operation, entry)?;
+            writes.push(Write::Put { table: self.history_table(), item, condition: Condition::Absent });
+        }
+        let items = writes.iter().map(|write| write.build(operation)).collect::<Result<Vec<_>, Error>>()?;
+        let Err(reasons) = self.send_transaction(operation, items).await? else { return Ok(Ok(())) };
+        let mut stored: Vec<_> = reasons.into_iter().map(|reason| reason.item).collect();
+        if is_written(&writes, &stored) {
+            return Ok(Ok(()));
+        }
+        stored.truncate(asked);
+        Ok(Err(stored))
     }
 
     /// Runs a transaction, again while it only loses against others; `Err` inside: a condition failed.
-    async fn transact(
+    async fn send_transaction(
         &self,
         operation: &'static str,
         items: Vec<TransactWriteItem>,

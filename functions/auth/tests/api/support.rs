@@ -3,11 +3,13 @@
 use axum::body::Body;
 use http::Method;
 use serde_json::Value;
-use tidegate_auth::{Deps, Passwords, Registration, TokenSigner, api};
+use std::sync::Arc;
+
+use tidegate_auth::{Deps, IDLE_LIFETIME, Passwords, Registration, Settings, Subject, TokenSigner, api};
 use tidegate_http::TokenVerifier;
-use tidegate_model::{Role, Tenant, TenantId, User, UserId};
+use tidegate_model::{AuthMethod, Member, Role, Session, TenantId, UserId};
 use tidegate_platform::Envelope;
-use tidegate_testing::{Answer, ISSUER, TestApp, World};
+use tidegate_testing::{Account, Answer, ISSUER, TestApp, World};
 
 /// A caller of one instance; with or without a token.
 #[derive(Clone)]
@@ -21,21 +23,27 @@ pub(crate) struct SignedIn {
     pub(crate) token: String,
     pub(crate) user: UserId,
     pub(crate) tenant: TenantId,
+    pub(crate) session: Session,
+    pub(crate) member: Member,
 }
 
 /// A new instance: it knows no key yet.
 pub(crate) fn instance(world: &World, registration: Registration) -> Client {
-    let deps = Deps {
+    Client::of(TestApp::new(world, api(deps(world, registration))))
+}
+
+pub(crate) fn deps(world: &World, registration: Registration) -> Deps {
+    Deps {
         store: world.store_of("auth"),
         envelope: envelope(world),
         signer: signer(world),
-        verifier: verifier(world),
+        authenticator: world.authenticator_of("auth"),
         passwords: Passwords::new(2),
         clock: world.clock.clone(),
         ids: world.ids.clone(),
-        registration,
-    };
-    Client::of(TestApp::new(world, api(deps)))
+        mailer: Arc::new(world.outbox.clone()),
+        settings: Settings::new(registration, "https://flows.example.com"),
+    }
 }
 
 pub(crate) fn envelope(world: &World) -> Envelope {
@@ -50,21 +58,28 @@ pub(crate) fn verifier(world: &World) -> TokenVerifier {
     TokenVerifier::new(world.store_of("auth"), ISSUER, world.clock.clone())
 }
 
-/// A new account in a role, signed in without a password.
+/// A new account in a tenant of its own, in a role, signed in without a password.
 pub(crate) async fn sign_in(world: &World, role: Role) -> SignedIn {
-    let (tenant, user, created_at) = (world.ids.tenant(), world.ids.user(), world.clock.now());
-    let organization = Tenant { id: tenant, name: "Example Ltd.".to_owned(), data_key: String::new(), created_at };
-    let person = User {
-        id: user,
-        email: format!("{user}@example.com"),
-        name: "Alex".to_owned(),
-        password_hash: "none".to_owned(),
-        tenant,
-        role,
-        created_at,
+    let mut account = Account::new(&world.ids, &format!("{}@example.com", world.ids.user()));
+    account.owner.role = role.into();
+    world.store.accounts().create(account.new_account()).await.unwrap();
+    let now = world.clock.now();
+    let session = Session {
+        id: world.ids.session(),
+        user: account.user.id,
+        tenant: Some(account.tenant.id),
+        family_hash: String::new(),
+        refresh_hash: String::new(),
+        methods: vec![AuthMethod::Pwd],
+        created_at: now,
+        refreshed_at: now,
+        expires_at: now + IDLE_LIFETIME,
+        address: None,
+        user_agent: None,
     };
-    world.store.accounts().create(&person, &organization).await.unwrap();
-    SignedIn { token: signer(world).sign(user, tenant, role).await.unwrap(), user, tenant }
+    world.store.sessions().create(&session).await.unwrap();
+    let token = signer(world).sign(Subject::person(&session, Some(&account.owner))).await.unwrap();
+    SignedIn { token, user: account.user.id, tenant: account.tenant.id, session, member: account.owner }
 }
 
 impl Client {

@@ -11,7 +11,7 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     let setup = setup().await;
     let run = setup.store(&setup.ended(RunStatus::Succeeded), None).await.to_string();
     let letter = dead_letters::given_up(&setup).await.id.to_string();
-    let (stranger, viewer) = (setup.world.session("sam").await, setup.world.member(&setup.owner, Role::Viewer));
+    let (stranger, viewer) = (setup.world.session("sam").await, setup.world.member(&setup.owner, Role::Viewer).await);
     let mut public = Vec::new();
     assert_eq!(setup.app.operations().len(), 10);
     for (method, template, permission) in setup.app.operations() {

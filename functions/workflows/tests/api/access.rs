@@ -13,7 +13,7 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     let connection = setup.slack(owner).await;
     let workflow = setup.workflow(&by_webhook()).await;
     let before = app.get(owner, &format!("/api/workflows/{workflow}")).await.body;
-    let (stranger, viewer) = (world.session("sam").await, world.member(owner, Role::Viewer));
+    let (stranger, viewer) = (world.session("sam").await, world.member(owner, Role::Viewer).await);
 
     assert_eq!(app.operations().len(), 17);
     for (method, template, permission) in app.operations() {

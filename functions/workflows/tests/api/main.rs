@@ -40,7 +40,7 @@ async fn setup_with(world: World, scheduler: Arc<dyn Scheduler>) -> Setup {
             queue: Arc::new(world.queue.clone()),
             blobs: world.blobs.clone(),
             envelope: world.envelope.clone(),
-            verifier: world.verifier.clone(),
+            authenticator: world.authenticator_of("workflows"),
             clock: world.clock.clone(),
             ids: world.ids.clone(),
         }),

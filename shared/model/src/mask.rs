@@ -1,7 +1,7 @@
-//! Shortens a target's error text for a run's record and hides in it what looks like a secret.
+//! Hides what looks like a secret: in a target's error text for a run's record, and in what the audit log tells.
 
+use crate::{JsonError, parse_json};
 use serde_json::Value;
-use tidegate_model::{JsonError, parse_json};
 
 const MAX_CHARS: usize = 300;
 const MASK: &str = "***";
@@ -22,7 +22,7 @@ const MIN_KEY_CHARS: usize = 24;
 
 /// At most 300 characters of a text on one line. Hidden are the values of members whose names speak of secrets, what
 /// follows `Bearer` and `Basic`, the paths and queries of URLs, and long mixes of letters and digits, but not UUIDs.
-pub(crate) fn masked_snippet(text: &str) -> String {
+pub fn masked_snippet(text: &str) -> String {
     let text = match parse_json(text.as_bytes()) {
         Ok(mut value @ (Value::Object(_) | Value::Array(_))) => {
             mask_members(&mut value);
@@ -44,7 +44,8 @@ pub(crate) fn masked_snippet(text: &str) -> String {
     snippet
 }
 
-fn mask_members(value: &mut Value) {
+/// Hides in a value the members whose names speak of secrets, and in its texts what [`masked_snippet`] hides.
+pub fn mask_members(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (name, member) in members.iter_mut() {

@@ -1,0 +1,244 @@
+//! Who calls: reads the access token or API key, and looks up how the caller and the tenant stand now.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidegate_model::{
+    ApiKey, ApiKeyId, AuthMethod, Limits, Member, Permission, Policies, PrincipalId, RoleName, SessionId, Tenant,
+    TenantId, TenantStatus, UserId,
+};
+use tidegate_platform::{Clock, Fresh};
+use tidegate_store::{Error as StoreError, Store};
+
+use crate::api_key::{API_KEY_PREFIX, RandomSecret, read_api_key};
+use crate::token::FIRST_PARTY;
+use crate::{Claims, Problem, ProblemCode, RateLimiter, RateStatus, TokenVerifier};
+
+/// How long a tenant's state and an API key are used before they are read again.
+pub const TENANT_STALE_AFTER: Duration = Duration::from_secs(5);
+/// How long a membership and a session are used before they are read again.
+pub const MEMBER_STALE_AFTER: Duration = Duration::from_secs(30);
+/// A process notes that a key was used at most this often.
+const NOTE_USE_EVERY: Duration = Duration::from_secs(300);
+/// Bound of each cache; an entry takes up to a few hundred bytes.
+const MAX_ENTRIES: u64 = 20_000;
+
+/// Recognises callers and holds them to their rate limits. Clones share what they remember.
+///
+/// Warm, a request costs no read and at most a tenth of a write. Cold, it takes one read each of tenant, membership, and
+/// session or API key. A revoked key and a suspended tenant are noticed within 5 s, a removed member, a changed role and an
+/// ended session within 30 s.
+#[derive(Debug, Clone)]
+pub struct Authenticator {
+    verifier: TokenVerifier,
+    store: Store,
+    clock: Clock,
+    limiter: RateLimiter,
+    tenants: Tenants,
+    members: Fresh<(TenantId, PrincipalId), Option<Arc<Member>>>,
+    sessions: Fresh<(UserId, SessionId), bool>,
+    keys: Fresh<ApiKeyId, Option<Arc<ApiKey>>>,
+    administrators: Fresh<UserId, bool>,
+    uses: Fresh<ApiKeyId, ()>,
+}
+
+/// How tenants stand, at most five seconds ago.
+#[derive(Debug, Clone)]
+pub struct Tenants {
+    store: Store,
+    known: Fresh<TenantId, Option<Arc<Standing>>>,
+}
+
+/// How a tenant stands.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// Whether it may be used.
+    pub status: TenantStatus,
+    /// What its members have to fulfil.
+    pub policies: Policies,
+    /// Its own limits.
+    pub limits: Limits,
+    tenant: Arc<Tenant>,
+}
+
+impl Tenants {
+    /// Tenants in the store.
+    pub fn new(store: Store, clock: Clock) -> Self {
+        Self { store, known: Fresh::new(clock, TENANT_STALE_AFTER, MAX_ENTRIES) }
+    }
+
+    /// A tenant that isn't deleted.
+    ///
+    /// # Errors
+    /// 503: the store is away.
+    pub async fn get(&self, id: TenantId) -> Result<Option<Arc<Standing>>, Problem> {
+        let read = async {
+            let tenant = self.store.tenants().get(id).await?;
+            let tenant = tenant.filter(|tenant| tenant.status != TenantStatus::Deleted).map(|tenant| {
+                // Keys have no place in a cache.
+                let tenant = Arc::new(Tenant { data_keys: Vec::new(), ..tenant });
+                Arc::new(Standing { status: tenant.status, policies: tenant.policies, limits: tenant.limits, tenant })
+            });
+            Ok(tenant)
+        };
+        self.known.get(id, read).await.map_err(away)
+    }
+}
+
+/// Somebody who was recognised.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) principal: PrincipalId,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) api_key: Option<Arc<ApiKey>>,
+    pub(crate) methods: Vec<AuthMethod>,
+}
+
+/// Somebody who was recognised, and may act in a tenant.
+#[derive(Debug, Clone)]
+pub(crate) struct Granted {
+    pub(crate) tenant: TenantId,
+    pub(crate) role: RoleName,
+    pub(crate) permissions: BTreeSet<Permission>,
+    pub(crate) rate: Option<RateStatus>,
+}
+
+impl Authenticator {
+    /// Recognises those whose tokens the verifier takes, and API keys.
+    pub fn new(verifier: TokenVerifier, store: Store, clock: Clock, limiter: RateLimiter) -> Self {
+        Self {
+            tenants: Tenants::new(store.clone(), clock.clone()),
+            members: Fresh::new(clock.clone(), MEMBER_STALE_AFTER, MAX_ENTRIES),
+            sessions: Fresh::new(clock.clone(), MEMBER_STALE_AFTER, MAX_ENTRIES),
+            keys: Fresh::new(clock.clone(), TENANT_STALE_AFTER, MAX_ENTRIES),
+            administrators: Fresh::new(clock.clone(), MEMBER_STALE_AFTER, MAX_ENTRIES),
+            uses: Fresh::new(clock.clone(), NOTE_USE_EVERY, MAX_ENTRIES),
+            verifier,
+            store,
+            clock,
+            limiter,
+        }
+    }
+
+    /// Verifies access tokens alone.
+    pub fn verifier(&self) -> &TokenVerifier {
+        &self.verifier
+    }
+
+    /// Who shows this token or key.
+    pub(crate) async fn recognise(&self, token: &str) -> Result<Identity, Problem> {
+        if token.starts_with(API_KEY_PREFIX) {
+            let (id, secret) = read_api_key(token).ok_or_else(key_invalid)?;
+            let key = self.key(id, &secret).await?;
+            return Ok(Identity {
+                principal: key.service_account.into(),
+                tenant: Some(key.tenant),
+                session: None,
+                api_key: Some(key),
+                methods: Vec::new(),
+            });
+        }
+        let Claims { sub, client_id, sid, amr, tenant, .. } = self.verifier.verify(token).await?;
+        let ended = || Problem::token_invalid("You were signed out. Sign in again.");
+        let api_key = match (sub, sid) {
+            (PrincipalId::User(user), Some(session)) if client_id == FIRST_PARTY => {
+                let read = async { self.store.sessions().get(user, session).await.map(|session| session.is_some()) };
+                if !self.sessions.get((user, session), read).await.map_err(away)? {
+                    return Err(ended());
+                }
+                None
+            }
+            (PrincipalId::Service(account), None) => {
+                let key = self.live_key(client_id.parse().map_err(|_| ended())?).await?;
+                let key = key.filter(|key| key.service_account == account && Some(key.tenant) == tenant);
+                Some(key.ok_or_else(ended)?)
+            }
+            _ => return Err(ended()),
+        };
+        Ok(Identity { principal: sub, tenant, session: sid, api_key, methods: amr })
+    }
+
+    /// What an identity may do in its tenant now; counts the request.
+    pub(crate) async fn grant(&self, identity: &Identity) -> Result<Granted, Problem> {
+        let Identity { principal, api_key, methods, .. } = identity;
+        let tenant = identity.tenant.ok_or_else(no_tenant)?;
+        let left = || Problem::token_invalid("You are no member of this organization any more. Sign in again.");
+        let standing = self.tenants.get(tenant).await?.ok_or_else(left)?;
+        let read = async { Ok(self.store.tenants().member(tenant, *principal).await?.map(Arc::new)) };
+        let member = self.members.get((tenant, *principal), read).await.map_err(away)?.ok_or_else(left)?;
+        let rate = self.limiter.api(tenant, api_key.as_ref().map(|key| key.id), standing.limits).await?;
+        if standing.status == TenantStatus::Suspended {
+            return Err(Problem::tenant_suspended());
+        }
+        if principal.user().is_some() {
+            check_policies(standing.policies, &member, methods)?;
+        }
+        let mut permissions = standing.tenant.permissions(&member.role);
+        if let Some(key) = api_key {
+            permissions.retain(|permission| key.scopes.contains(permission));
+            self.note_use(key).await;
+        }
+        Ok(Granted { tenant, role: member.role.clone(), permissions, rate })
+    }
+
+    /// Whether somebody administers the installation.
+    pub(crate) async fn is_administrator(&self, user: UserId) -> Result<bool, Problem> {
+        let read = async { self.store.platform().is_administrator(user).await };
+        self.administrators.get(user, read).await.map_err(away)
+    }
+
+    /// The API key with this id and secret.
+    ///
+    /// # Errors
+    /// 401: there is none, or it has ended; 503: the store is away.
+    pub async fn key(&self, id: ApiKeyId, secret: &RandomSecret) -> Result<Arc<ApiKey>, Problem> {
+        let key = self.live_key(id).await?.ok_or_else(key_invalid)?;
+        if secret.is(&key.secret_hash) { Ok(key) } else { Err(key_invalid()) }
+    }
+
+    async fn live_key(&self, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>, Problem> {
+        let read = async { Ok(self.store.api_keys().get(id).await?.map(Arc::new)) };
+        let key = self.keys.get(id, read).await.map_err(away)?;
+        let now = self.clock.now();
+        Ok(key.filter(|key| key.expires_at.is_none_or(|end| now < end)))
+    }
+
+    /// Notes that a key was used, seldom. That it can't be noted hinders nobody.
+    async fn note_use(&self, key: &ApiKey) {
+        let now: Timestamp = self.clock.now();
+        let noted = self.uses.get(key.id, async { self.store.api_keys().mark_used(key.tenant, key.id, now).await });
+        if let Err(error) = noted.await {
+            let error = &*error as &dyn std::error::Error;
+            tracing::warn!(component = "http", error, "the use of an API key can't be noted");
+        }
+    }
+}
+
+fn check_policies(policies: Policies, member: &Member, methods: &[AuthMethod]) -> Result<(), Problem> {
+    if policies.require_second_factor && !methods.contains(&AuthMethod::Otp) && !methods.contains(&AuthMethod::Sso) {
+        let detail = "This organization requires a second factor. Set one up under `/api/auth/second-factor`, then sign \
+                      in with it.";
+        return Err(Problem::new(ProblemCode::SecondFactorRequired, detail));
+    }
+    if policies.require_sso && !methods.contains(&AuthMethod::Sso) && !member.is_owner() {
+        let detail = "This organization requires signing in by its identity provider.";
+        return Err(Problem::new(ProblemCode::SsoRequired, detail));
+    }
+    Ok(())
+}
+
+fn key_invalid() -> Problem {
+    Problem::token_invalid("The API key isn't valid here: it may have been revoked, or have ended.")
+}
+
+fn no_tenant() -> Problem {
+    let detail = "You are a member of no organization. Accept an invitation, or make one with `POST /api/tenants`.";
+    Problem::new(ProblemCode::NoTenant, detail)
+}
+
+fn away(error: Arc<StoreError>) -> Problem {
+    Problem::unavailable(&*error)
+}

@@ -1,0 +1,151 @@
+//! How much was asked for lately: one row for each limit, `rate#{what}`, in `history`. It holds the time up to which the
+//! limit is used up, as the generic cell rate algorithm has it
+//! (<https://en.wikipedia.org/wiki/Generic_cell_rate_algorithm>), so that taking any number of tokens is one write.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::items::{HEAD, Item, expiry, key, string, text};
+use crate::tables::TTL;
+use crate::write::{Condition, Outcome};
+use crate::{Error, Store};
+
+/// The time up to which the limit is used up: microseconds since 1970.
+const USED_UNTIL: &str = "until";
+/// Of several who take at the same time each may have to look again once for every other.
+const MAX_TRIES: u32 = 6;
+/// Long enough for any limit to be whole again.
+const RETENTION: Duration = Duration::from_secs(86_400);
+
+/// How much was asked for lately.
+#[derive(Debug, Clone, Copy)]
+pub struct Rates<'a>(pub(crate) &'a Store);
+
+/// A limit: tokens come in steadily, up to a number that can be taken at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How long it takes for a token to come in; at least a microsecond.
+    pub every: Duration,
+    /// The most that can be taken at once.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// So many a second, and ten times as many at once.
+    pub fn per_second(tokens: u32) -> Self {
+        let every = Duration::from_secs(1) / tokens.max(1);
+        Self { every: every.max(Duration::from_micros(1)), burst: tokens.saturating_mul(10) }
+    }
+
+    /// Microseconds that it takes for so many tokens to come in.
+    fn cost_us(self, tokens: u32) -> i64 {
+        i64::try_from(self.every.as_micros()).unwrap_or(i64::MAX).saturating_mul(i64::from(tokens))
+    }
+
+    /// How many tokens come in within so many microseconds.
+    fn tokens(self, us: i64) -> u32 {
+        u32::try_from(us / self.cost_us(1).max(1)).unwrap_or(0)
+    }
+}
+
+/// What became of asking for tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// They were there; so many more can be taken now.
+    Granted {
+        /// Tokens left.
+        left: u32,
+    },
+    /// They weren't; they will have come in after this time, if nobody else takes them.
+    Refused {
+        /// How long that takes.
+        after: Duration,
+    },
+}
+
+impl Rates<'_> {
+    /// Takes tokens of a limit. One write where nobody else took since `known`, the state that the last call gave back; one
+    /// more for each who did.
+    ///
+    /// # Errors
+    /// The database is away, or too many take at the same time.
+    pub async fn take(
+        &self,
+        limit: &str,
+        rate: Rate,
+        tokens: u32,
+        now: Timestamp,
+        known: Option<i64>,
+    ) -> Result<(Taken, i64), Error> {
+        const OPERATION: &str = "take from a rate limit";
+        let now_us = now.as_microsecond();
+        let table = self.0.history_table();
+        let mut known = known;
+        for _ in 0..MAX_TRIES {
+            let used_until = known.unwrap_or(now_us).max(now_us);
+            let next = used_until + rate.cost_us(tokens);
+            let over = next - now_us - rate.cost_us(rate.burst);
+            let item = || -> Result<Item, Error> {
+                let mut item = key(partition(limit), HEAD);
+                item.insert(USED_UNTIL.to_owned(), text(next));
+                item.insert(TTL.to_owned(), expiry(now, RETENTION));
+                Ok(item)
+            };
+            if over > 0 {
+                // What is known may be older than what is stored, but never younger: others only take.
+                let after = Duration::from_micros(over.unsigned_abs());
+                return Ok((Taken::Refused { after }, used_until));
+            }
+            let condition = match known {
+                Some(known) => Condition::Equals(vec![(USED_UNTIL, text(known))]),
+                None => Condition::Absent,
+            };
+            match self.0.put(OPERATION, table, item, condition).await? {
+                Outcome::Written => {
+                    let left = rate.tokens(rate.cost_us(rate.burst) - (next - now_us));
+                    return Ok((Taken::Granted { left }, next));
+                }
+                Outcome::Refused(Some(stored)) => {
+                    let stored = string(OPERATION, &stored, USED_UNTIL)?.parse::<i64>();
+                    let unreadable = |source: std::num::ParseIntError| Error::Corrupt {
+                        operation: OPERATION,
+                        what: USED_UNTIL,
+                        source: source.into(),
+                    };
+                    known = Some(stored.map_err(unreadable)?);
+                }
+                // Expired, and swept meanwhile.
+                Outcome::Refused(None) => known = None,
+            }
+        }
+        Err(Error::Unavailable { operation: OPERATION, source: "too many at the same time".into() })
+    }
+
+    /// Gives tokens back that were taken last, unless somebody else took meanwhile: for what turned out not to count.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn give_back(
+        &self,
+        limit: &str,
+        rate: Rate,
+        tokens: u32,
+        now: Timestamp,
+        known: i64,
+    ) -> Result<(), Error> {
+        const OPERATION: &str = "give back to a rate limit";
+        let item = || -> Result<Item, Error> {
+            let mut item = key(partition(limit), HEAD);
+            item.insert(USED_UNTIL.to_owned(), text(known - rate.cost_us(tokens)));
+            item.insert(TTL.to_owned(), expiry(now, RETENTION));
+            Ok(item)
+        };
+        let unchanged = Condition::Equals(vec![(USED_UNTIL, text(known))]);
+        self.0.put(OPERATION, self.0.history_table(), item, unchanged).await.map(drop)
+    }
+}
+
+fn partition(limit: &str) -> String {
+    format!("rate#{limit}")
+}
