@@ -9,8 +9,7 @@ use tidegate_connectors::{Action, action};
 use tidegate_egress::{Credential, Effect, OutboundRequest};
 use tidegate_engine::{Call, Plan};
 use tidegate_model::{
-    Builtin, Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, Tenant, TenantId, TenantStatus,
-    WorkflowId,
+    Builtin, Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, Tenant, TenantId, WorkflowId,
 };
 use tidegate_platform::{Clock, Fresh};
 use tidegate_telemetry::TraceContext;
@@ -168,25 +167,23 @@ impl Caches {
         self.connections.get((tenant, id), read).await.map_err(Error::Cached)
     }
 
-    /// A tenant with its data keys; `None` once it is deleted.
-    pub(crate) async fn tenant(&self, deps: &Deps, id: TenantId) -> Result<Option<Arc<Tenant>>, Error> {
-        let read = async {
-            let tenant = deps.store.tenants().get(id).await?;
-            Ok(tenant.filter(|tenant| tenant.status != TenantStatus::Deleted).map(Arc::new))
-        };
-        self.tenants.get(id, read).await.map_err(Error::Cached)
+    /// A tenant with its data keys, of which one that is deleted has none.
+    pub(crate) async fn tenant(&self, deps: &Deps, id: TenantId) -> Result<Arc<Tenant>, Error> {
+        let read = async { Ok(deps.store.tenants().get(id).await?.map(Arc::new)) };
+        let tenant = self.tenants.get(id, read).await.map_err(Error::Cached)?;
+        tenant.ok_or_else(|| Error::Corrupt(format!("the tenant {id} of a run is not there")))
     }
 
-    /// The wrapped data key that seals a connection; none where the tenant is gone.
+    /// The wrapped data key that seals a connection; none where it was destroyed.
     async fn data_key(&self, deps: &Deps, connection: &Connection) -> Result<Option<Arc<str>>, Error> {
         let number = connection.data_key;
         let wrapped = |tenant: &Tenant| tenant.data_key(number).map(|key| Arc::from(key.wrapped.as_str()));
-        let known = self.tenant(deps, connection.tenant).await?.and_then(|tenant| wrapped(&tenant));
+        let known = wrapped(&*self.tenant(deps, connection.tenant).await?);
         if known.is_some() {
             return Ok(known);
         }
         // The connection may have been sealed anew since the tenant was read.
         self.tenants.forget(&connection.tenant).await;
-        Ok(self.tenant(deps, connection.tenant).await?.and_then(|tenant| wrapped(&tenant)))
+        Ok(wrapped(&*self.tenant(deps, connection.tenant).await?))
     }
 }

@@ -130,8 +130,8 @@ async fn facts(deps: &Deps, row: &RunRow, plan: &Plan, trigger: &TriggerInput) -
 /// can read the store can't make it.
 pub(crate) async fn approval_token(deps: &Deps, row: &RunRow, step: &str) -> Result<ApprovalToken, Error> {
     let tenant = deps.caches.tenant(deps, row.tenant).await?;
-    let data_key = tenant.as_deref().and_then(|tenant| signing_key(tenant, row.id));
-    let data_key = data_key.ok_or_else(|| Error::Corrupt(format!("the tenant {} of a run is gone", row.tenant)))?;
+    let data_key = signing_key(&tenant, row.id);
+    let data_key = data_key.ok_or_else(|| Error::Corrupt(format!("the tenant {} of a run is deleted", row.tenant)))?;
     let context = KeyContext { tenant: row.tenant.to_string(), purpose: "connections".to_owned() };
     let signed = ApprovalToken::signed(row.tenant, row.id, step);
     let signature =

@@ -360,7 +360,7 @@ async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Op
         return Ok(None);
     };
     let tenant = deps.caches.tenant(deps, firing.tenant_id).await?;
-    if tenant.is_none_or(|tenant| tenant.status != TenantStatus::Active) {
+    if tenant.status != TenantStatus::Active {
         tracing::info!(
             component = "worker",
             tenant_id = %firing.tenant_id,

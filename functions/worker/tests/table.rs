@@ -320,6 +320,7 @@ async fn what_is_no_message_goes_to_the_dead_letters_and_is_kept_there() {
 #[tokio::test]
 async fn a_firing_is_one_run_and_none_once_its_workflow_is_switched_off() {
     let world = World::new().await;
+    world.make_tenant().await;
     let workflow = world
         .workflow(1, |definition| {
             definition["trigger"] = json!({"type": "schedule", "every": "10m"});
