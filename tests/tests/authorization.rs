@@ -11,8 +11,8 @@ use http::Method;
 use serde_json::{Value, json};
 use tidegate_http::{Api, Health, RandomSecret, error_pages, write_api_key};
 use tidegate_model::{
-    ApiKey, DeadLetter, ErrorCode, Limits, Member, Message, Payload, Permission, Role, RunRow, RunStatus,
-    StartMessage, TriggerInput, TriggerKind,
+    ApiKey, DeadLetter, ErrorCode, Limits, Member, Message, Payload, Permission, Role, RunRow, RunStatus, StartMessage,
+    TriggerInput, TriggerKind,
 };
 use tidegate_testing::{Answer, Session, TestApp, World};
 
@@ -141,8 +141,7 @@ impl Cast {
         let connection = json!({"name": "c", "connector": "slack", "data": secret});
         let connection = app.post(&owner, "/api/connections", &connection).await.expect(201).text("/id").to_owned();
         let invite = json!({"email": "new@example.com", "role": "viewer"});
-        let invitation =
-            app.post(&owner, "/api/tenant/invitations", &invite).await.expect(201).text("/id").to_owned();
+        let invitation = app.post(&owner, "/api/tenant/invitations", &invite).await.expect(201).text("/id").to_owned();
         let role = json!({"name": "clerk", "description": "Reads runs", "permissions": ["runs:read"]});
         app.post(&owner, "/api/tenant/roles", &role).await.expect(201);
         let mut cast = Self {

@@ -1,7 +1,7 @@
 //! A connection's secret: where it may go, opening it, and hiding it in what comes back.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,6 +11,7 @@ use serde_json::Value;
 use tidegate_platform::Envelope;
 use tidegate_platform::key_service::KeyContext;
 use url::Url;
+use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
 use crate::{Credential, EgressError, is_reserved_header};
@@ -113,13 +114,18 @@ impl Masks {
         Self(Vec::new())
     }
 
-    /// The secrets, and how they look inside JSON.
+    /// The secrets, and how they look inside JSON, in a URL, in a form, and in base64.
     fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let spellings = secrets.into_iter().map(Zeroizing::new).flat_map(|secret| {
             let escaped = Zeroizing::new(Value::from(secret.as_str()).to_string());
             let escaped = Zeroizing::new(escaped.trim_matches('"').to_owned());
             let slashes = Zeroizing::new(escaped.replace('/', "\\/"));
-            [secret, escaped, slashes]
+            let form: Zeroizing<String> = Zeroizing::new(byte_serialize(secret.as_bytes()).collect());
+            let in_url = Zeroizing::new(form.replace('+', "%20"));
+            let (base64, url_safe) = (STANDARD.encode(secret.as_bytes()), URL_SAFE_NO_PAD.encode(secret.as_bytes()));
+            let unpadded = Zeroizing::new(base64.trim_end_matches('=').to_owned());
+            let (base64, url_safe) = (Zeroizing::new(base64), Zeroizing::new(url_safe));
+            [secret, escaped, slashes, form, in_url, base64, unpadded, url_safe]
         });
         let mut masks: Vec<_> = spellings.filter(|secret| secret.len() >= MIN_MASKED_BYTES).collect();
         masks.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
