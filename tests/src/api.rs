@@ -17,6 +17,14 @@ pub struct Api {
 }
 
 impl Api {
+    /// Nobody: calls without a token.
+    ///
+    /// # Errors
+    /// There can be no client.
+    pub fn anonymous(base_url: &str) -> anyhow::Result<Self> {
+        Ok(Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() })
+    }
+
     /// Registers a new tenant with its owner and signs in.
     ///
     /// # Errors
@@ -26,7 +34,7 @@ impl Api {
         getrandom::fill(&mut random)?;
         let email = format!("alex-{:016x}@example.com", u64::from_be_bytes(random));
         let password = "correct horse battery staple";
-        let api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let api = Self::anonymous(base_url)?;
         let account = json!({"email": email, "password": password, "name": "Alex", "tenant_name": "Example"});
         api.post("/api/auth/register", account).await?;
         Self::log_in(base_url, &email, password).await
@@ -37,7 +45,7 @@ impl Api {
     /// # Errors
     /// The server is away, or answers anything but what the API promises.
     pub async fn log_in(base_url: &str, email: &str, password: &str) -> anyhow::Result<Self> {
-        let mut api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let mut api = Self::anonymous(base_url)?;
         let login = api.post("/api/auth/login", json!({"email": email, "password": password})).await?;
         api.token = text(&login, "/access_token")?.to_owned();
         Ok(api)
