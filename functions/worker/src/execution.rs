@@ -432,10 +432,18 @@ impl<'a> Execution<'a> {
         if stored.row.fence != self.row.fence || stored.row.lease_owner != self.row.lease_owner {
             return Err(Error::Lost);
         }
-        if self.run.is_listening()
-            && let Ok(signals) = runs.signals(self.row.tenant, self.row.id).await
-        {
-            self.hear(signals).await?;
+        if self.run.is_listening() {
+            match runs.signals(self.row.tenant, self.row.id).await {
+                Ok(signals) => self.hear(signals).await?,
+                // As above; what there is to hear is looked for again before the run parks.
+                Err(error) => {
+                    tracing::debug!(
+                        component = "worker",
+                        error = &error as &dyn std::error::Error,
+                        "no look at signals"
+                    );
+                }
+            }
         }
         Ok(stored.row.cancel_requested)
     }
