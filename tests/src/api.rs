@@ -51,6 +51,12 @@ impl Api {
         Ok(api)
     }
 
+    /// Whoever has this token or API key.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
     /// Where the API is.
     pub fn base_url(&self) -> &str {
         &self.base_url
@@ -76,6 +82,17 @@ impl Api {
     /// The answer is not a success: the error has its body.
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// `POST` of a form; the answer's JSON.
+    ///
+    /// # Errors
+    /// The answer is not a success: the error has its body.
+    pub async fn post_form(&self, path: &str, form: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = self.client.post(format!("{}{path}", self.base_url)).body(body);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        json_of(request.send().await.with_context(|| format!("POST {path}"))?).await
     }
 
     /// `DELETE`.
@@ -169,6 +186,6 @@ async fn json_of(response: Response) -> anyhow::Result<Value> {
     serde_json::from_str(&body).with_context(|| format!("answered {status} with what is no JSON: {body}"))
 }
 
-fn text<'a>(document: &'a Value, pointer: &str) -> anyhow::Result<&'a str> {
+pub(crate) fn text<'a>(document: &'a Value, pointer: &str) -> anyhow::Result<&'a str> {
     document.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no text at {pointer} in {document}"))
 }
