@@ -141,7 +141,7 @@ pub(crate) fn taken(error: StoreError) -> Problem {
     }
 }
 
-fn registration_closed() -> Problem {
+pub(crate) fn registration_closed() -> Problem {
     let detail = "Accounts aren't open to everyone here. Ask whoever runs this installation for one.";
     Problem::new(ProblemCode::RegistrationClosed, detail)
 }

@@ -1,13 +1,20 @@
-//! The auth function: accounts, sign-in, and the keys that access tokens are signed with.
+//! The auth function: accounts, sign-in, and the keys that access tokens are signed with; tenants with their members,
+//! invitations, roles and data keys.
 //!
 //! `POST /api/auth/register`, `POST /api/auth/login`, `GET /api/auth/me`, `GET /.well-known/jwks.json`. Verifying tokens
 //! is left to `tidegate_http`, which every function does for itself with the published keys.
 
 mod accounts;
+mod authority;
+mod data_keys;
+mod invitations;
+mod members;
 mod passwords;
+mod roles;
 mod routes;
 mod sessions;
 mod signing;
+mod tenants;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -19,6 +26,7 @@ use tidegate_model::Role;
 use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::Store;
 
+pub use invitations::INVITATION_LIFETIME;
 pub use passwords::Passwords;
 pub use routes::{Account, LogIn, Me, Password, Refresh, Register, TenantView, TokenDelivery, UserView};
 pub use sessions::{IDLE_LIFETIME, MAX_LIFETIME};
@@ -27,9 +35,9 @@ pub use signing::{KEY_LIFETIME, PUBLISHED_BEFORE, SigningError, Subject, TOKEN_L
 /// What the function may use.
 #[derive(Clone)]
 pub struct Deps {
-    /// Accounts and signing keys: items `user#`, `email#`, `ten#`, `jwk#`, `signing#` of the config table.
+    /// Accounts, tenants and signing keys: items `user#`, `email#`, `ten#`, `jwk#`, `signing#` of the config table.
     pub store: Store,
-    /// Makes the data keys of new tenants: `kms:GenerateDataKey` for the purpose `connections`.
+    /// Makes the data keys of tenants: `kms:GenerateDataKey` for the purpose `connections`.
     pub envelope: Envelope,
     /// Signs access tokens: `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `signing`.
     pub signer: TokenSigner,
@@ -145,5 +153,32 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(routes::end_session))
         .route(endpoint!(routes::me))
         .route(endpoint!(routes::key_set))
+        .route(endpoint!(tenants::list_tenants))
+        .route(endpoint!(tenants::create_tenant))
+        .route(endpoint!(tenants::get_tenant))
+        .route(endpoint!(tenants::update_tenant))
+        .route(endpoint!(tenants::delete_tenant))
+        .route(endpoint!(tenants::transfer_tenant))
+        .route(endpoint!(tenants::leave_tenant))
+        .route(endpoint!(members::list_members))
+        .route(endpoint!(members::get_member))
+        .route(endpoint!(members::update_member))
+        .route(endpoint!(members::remove_member))
+        .route(endpoint!(invitations::create_invitation))
+        .route(endpoint!(invitations::list_invitations))
+        .route(endpoint!(invitations::get_invitation))
+        .route(endpoint!(invitations::revoke_invitation))
+        .route(endpoint!(invitations::resend_invitation))
+        .route(endpoint!(invitations::preview_invitation))
+        .route(endpoint!(invitations::accept_invitation))
+        .route(endpoint!(invitations::register_invited))
+        .route(endpoint!(roles::list_permissions))
+        .route(endpoint!(roles::list_roles))
+        .route(endpoint!(roles::get_role))
+        .route(endpoint!(roles::create_role))
+        .route(endpoint!(roles::replace_role))
+        .route(endpoint!(roles::delete_role))
+        .route(endpoint!(data_keys::list_data_keys))
+        .route(endpoint!(data_keys::create_data_key))
         .with_state(deps)
 }

@@ -11,11 +11,10 @@ use tidegate_http::permission::{ConnectionsRead, ConnectionsWrite};
 use tidegate_http::{Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, Query, Time};
 use tidegate_model::{Connection, ConnectionId, FieldError, Pointer, Tenant};
 use tidegate_platform::envelope::EnvelopeError;
-use tidegate_platform::key_service::KeyContext;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use crate::Deps;
+use crate::{Deps, resealing};
 
 const MAX_NAME_CHARS: usize = 200;
 
@@ -87,7 +86,7 @@ pub(crate) async fn create_connection(
     let tenant = deps.store.tenants().get(caller.tenant).await?;
     let data_key = tenant.as_ref().and_then(Tenant::sealing_key).ok_or_else(Problem::not_found)?;
     let id = deps.ids.connection();
-    let context = KeyContext { tenant: caller.tenant.to_string(), purpose: "connections".to_owned() };
+    let context = resealing::context(caller.tenant);
     let plain = Zeroizing::new(body.data.to_string().into_bytes());
     let sealed = deps.envelope.seal(&data_key.wrapped, &context, id.to_string().as_bytes(), &plain).await;
     let connection = Connection {
@@ -117,6 +116,7 @@ pub(crate) async fn list_connections(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<ListOf<ConnectionView>>, Problem> {
     let found = deps.store.connections().list(caller.tenant, page.cursor.as_deref(), page.limit.get() as usize).await?;
+    resealing::reseal(&deps, caller.tenant, &found.items).await;
     let items = found.items.into_iter().map(ConnectionView::from).collect();
     Ok(Json(ListOf { items, next_cursor: found.next_cursor }))
 }
@@ -132,6 +132,7 @@ pub(crate) async fn get_connection(
     Path(id): Path<ConnectionId>,
 ) -> Result<Json<ConnectionView>, Problem> {
     let connection = deps.store.connections().get(caller.tenant, id).await?.ok_or_else(Problem::not_found)?;
+    resealing::reseal(&deps, caller.tenant, std::slice::from_ref(&connection)).await;
     Ok(Json(connection.into()))
 }
 

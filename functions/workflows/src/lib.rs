@@ -4,6 +4,7 @@
 mod check;
 mod connections;
 mod expressions;
+mod resealing;
 mod schedule;
 mod schema;
 mod trigger;
@@ -21,7 +22,7 @@ pub use schema::definition_schema;
 /// What the operations work with.
 #[derive(Clone)]
 pub struct Deps {
-    /// Workflows, connections, the tenant's data key; of runs only each workflow's last.
+    /// Workflows, connections, the tenant's data keys; of runs only each workflow's last.
     pub store: Store,
     /// The timers of workflows that a schedule starts.
     pub scheduler: Arc<dyn Scheduler>,
@@ -29,7 +30,7 @@ pub struct Deps {
     pub queue: Arc<dyn Queue>,
     /// Bodies over 8 KB of runs that are started by hand, to write.
     pub blobs: Arc<dyn Blobs>,
-    /// Seals connections; opens none.
+    /// Seals connections; opens those that an older data key sealed, to seal them anew.
     pub envelope: Envelope,
     /// Recognises callers: reads tenants, members, sessions and API keys, and counts requests.
     pub authenticator: Authenticator,

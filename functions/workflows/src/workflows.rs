@@ -1,5 +1,7 @@
 //! Workflows: a small head that says which version is current and whether it runs, and immutable versions.
 
+use std::collections::HashSet;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -11,8 +13,8 @@ use tidegate_http::{
     Time,
 };
 use tidegate_model::{
-    Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Pointer, Step, TenantId, Trigger,
-    Workflow, WorkflowId,
+    Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Permission, Pointer, Step, TenantId,
+    Trigger, Workflow, WorkflowId,
 };
 use tidegate_store::{Error, RunFilter};
 use utoipa::ToSchema;
@@ -101,7 +103,8 @@ impl From<Workflow> for WorkflowView {
 
 /// Create a workflow
 ///
-/// Stores version 1 of a workflow. What is wrong with it is told field by field, and then nothing is stored.
+/// Stores version 1 of a workflow. What is wrong with it is told field by field, and then nothing is stored. Steps with a
+/// connection need the permission `connections:use` too.
 #[utoipa::path(
     post, path = "/api/workflows", tag = "workflows",
     request_body = SaveWorkflow,
@@ -120,6 +123,7 @@ pub(crate) async fn create_workflow(
     Json(body): Json<Value>,
 ) -> Result<Response, Problem> {
     let (definition, active) = read(&deps, caller.tenant, None, body).await?;
+    may_use_connections(&caller, &definition, None)?;
     let now = deps.clock.now();
     let workflow = Workflow {
         id: deps.ids.workflow(),
@@ -184,7 +188,8 @@ pub(crate) async fn get_workflow(
 /// Replace a workflow
 ///
 /// Stores a new version, which is the current one from then on; runs that have begun go on in theirs. `If-Match` names
-/// the revision that it replaces.
+/// the revision that it replaces. Steps with a connection that the version before doesn't use need the permission
+/// `connections:use` too.
 #[utoipa::path(
     put, path = "/api/workflows/{id}", tag = "workflows",
     params(("id" = WorkflowId, Path), ("If-Match" = String, Header, description = "The `ETag` that was read")),
@@ -204,6 +209,10 @@ pub(crate) async fn replace_workflow(
     let before = head(&deps, caller.tenant, id).await?;
     if_match.check(before.revision)?;
     let (definition, active) = read(&deps, caller.tenant, Some(id), body).await?;
+    if !caller.permissions.contains(&Permission::ConnectionsUse) {
+        let stored = deps.store.workflows().definition(caller.tenant, id, before.version).await?;
+        may_use_connections(&caller, &definition, stored.as_ref())?;
+    }
     let after = Workflow {
         name: definition.name.clone(),
         active: active.unwrap_or(before.active),
@@ -266,6 +275,32 @@ pub(crate) async fn delete_workflow(
         schedule::remove(&deps, caller.tenant, id).await?;
     }
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Refuses steps with connections that the stored version doesn't use, to a caller who may not have workflows use any.
+fn may_use_connections(
+    caller: &Caller<WorkflowsWrite>,
+    definition: &Definition,
+    stored: Option<&Definition>,
+) -> Result<(), Problem> {
+    if caller.permissions.contains(&Permission::ConnectionsUse) {
+        return Ok(());
+    }
+    let used: HashSet<_> =
+        stored.into_iter().flat_map(|stored| &stored.steps).filter_map(|step| step.connection).collect();
+    let is_new = |step: &Step| step.connection.is_some_and(|connection| !used.contains(&connection));
+    let refused = definition.steps.iter().enumerate().filter(|(_, step)| is_new(step));
+    let errors: Vec<_> = refused
+        .map(|(index, _)| {
+            let pointer = Pointer::root().push("steps").push(index).push("connection");
+            let detail = format!("your role doesn't hold {}; leave out the connection", Permission::ConnectionsUse);
+            FieldError::new(pointer, detail)
+        })
+        .collect();
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::forbidden(Permission::ConnectionsUse).with_errors(errors))
 }
 
 async fn head(deps: &Deps, tenant: TenantId, id: WorkflowId) -> Result<Workflow, Problem> {

@@ -79,6 +79,12 @@ codes! {
     EmailTaken = CONFLICT, "email_taken", "The email address is taken";
     /// Somebody else changed it at the same moment.
     Conflict = CONFLICT, "conflict", "Changed at the same time";
+    /// An organization has one owner, who stays until it is handed over.
+    OwnerRequired = CONFLICT, "owner_required", "The organization needs its owner";
+    /// Members or invitations have the role.
+    RoleInUse = CONFLICT, "role_in_use", "The role is in use";
+    /// There are as many of the kind as there can be.
+    LimitReached = CONFLICT, "limit_reached", "There can't be more of these";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
     /// It has changed since the version that `If-Match` names.

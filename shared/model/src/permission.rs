@@ -83,6 +83,11 @@ impl Permission {
         matches!(self, Self::PlatformRead | Self::PlatformWrite)
     }
 
+    /// Whether a role that a tenant makes may hold it: all but what is the owner's alone.
+    pub fn is_grantable(self) -> bool {
+        !self.is_own() && !self.is_of_platform() && self != Self::TenantOwn
+    }
+
     /// Those that a role of a tenant may hold.
     pub fn of_tenants() -> impl Iterator<Item = Permission> {
         Self::ALL.iter().copied().filter(|permission| !permission.is_own() && !permission.is_of_platform())
@@ -156,6 +161,16 @@ impl Role {
             Role::Admin => "admin",
             Role::Editor => "editor",
             Role::Viewer => "viewer",
+        }
+    }
+
+    /// What it is for.
+    pub fn description(self) -> &'static str {
+        match self {
+            Role::Owner => "Everything, handing over and deleting the organization included.",
+            Role::Admin => "Everything but handing over and deleting the organization.",
+            Role::Editor => "Builds and runs workflows with their connections.",
+            Role::Viewer => "Sees workflows, connections and runs, changes nothing.",
         }
     }
 

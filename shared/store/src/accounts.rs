@@ -39,11 +39,7 @@ impl Accounts<'_> {
     pub async fn create(&self, new: NewAccount<'_>) -> Result<(), Error> {
         const OPERATION: &str = "create account";
         let NewAccount { user, credentials, tenant } = new;
-        let mut items = vec![
-            row(OPERATION, format_args!("email#{}", user.email), HEAD, &EmailRow { user: user.id })?,
-            profile(OPERATION, user)?,
-            credentials_row(OPERATION, credentials)?,
-        ];
+        let mut items = rows(OPERATION, user, credentials)?;
         if let Some((tenant, owner)) = tenant {
             items.push(tenants::head(OPERATION, tenant)?);
             items.extend(tenants::membership(OPERATION, owner)?);
@@ -142,6 +138,15 @@ impl Accounts<'_> {
 
 /// The list of all users.
 const ALL: &str = "user#";
+
+/// The rows of a new account.
+pub(crate) fn rows(operation: &'static str, user: &User, credentials: &Credentials) -> Result<Vec<Item>, Error> {
+    Ok(vec![
+        row(operation, format_args!("email#{}", user.email), HEAD, &EmailRow { user: user.id })?,
+        profile(operation, user)?,
+        credentials_row(operation, credentials)?,
+    ])
+}
 
 fn profile(operation: &'static str, user: &User) -> Result<Item, Error> {
     Ok(in_list(row(operation, partition(user.id), HEAD, user)?, ALL, user.id))

@@ -1,7 +1,7 @@
 //! Tenants: under `ten#{id}` the head, a row for each member (people and service accounts) and one for each invitation. A
 //! person's membership also lies with the person, written in the same transaction.
 
-use tidegate_model::{Invitation, InvitationId, Member, PrincipalId, RoleName, Tenant, TenantId};
+use tidegate_model::{Credentials, Invitation, InvitationId, Member, PrincipalId, RoleName, Tenant, TenantId, User};
 
 use crate::items::{DOC, HEAD, Item, PK, REVISION, SK, document, in_list, key, number, row, string, text, to_json};
 use crate::write::{Condition, Outcome, Write};
@@ -163,10 +163,7 @@ impl Tenants<'_> {
     /// [`Error::Conflict`] where the id is taken.
     pub async fn invite(&self, invitation: &Invitation) -> Result<(), Error> {
         const OPERATION: &str = "store invitation";
-        let key = format!("{INVITATION}{}", invitation.id);
-        let item = row(OPERATION, partition(invitation.tenant), key, invitation)?;
-        let item = in_list(item, format_args!("{INVITATION}{}", invitation.tenant), invitation.id);
-        self.commit(OPERATION, vec![self.new_row(item)]).await
+        self.commit(OPERATION, vec![self.new_row(invitation_row(OPERATION, invitation)?)]).await
     }
 
     /// A tenant's invitation.
@@ -193,6 +190,16 @@ impl Tenants<'_> {
         self.0.list("list invitations", &format!("{INVITATION}{tenant}"), cursor, limit, read).await
     }
 
+    /// Replaces an invitation that is stored exactly as expected: its link becomes another one.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where it is gone or was changed meanwhile.
+    pub async fn replace_invitation(&self, expected: &Invitation, invitation: &Invitation) -> Result<(), Error> {
+        const OPERATION: &str = "replace invitation";
+        let (item, condition) = (invitation_row(OPERATION, invitation)?, unchanged(OPERATION, expected)?);
+        self.commit(OPERATION, vec![Write::Put { table: self.0.config_table(), item, condition }]).await
+    }
+
     /// Deletes an invitation that is stored exactly as expected.
     ///
     /// # Errors
@@ -209,6 +216,25 @@ impl Tenants<'_> {
     pub async fn accept(&self, invitation: &Invitation, member: &Member) -> Result<(), Error> {
         const OPERATION: &str = "accept invitation";
         let mut writes: Vec<_> = membership(OPERATION, member)?.into_iter().map(|item| self.new_row(item)).collect();
+        writes.push(self.spend(OPERATION, invitation)?);
+        self.commit(OPERATION, writes).await
+    }
+
+    /// Spends an invitation, and makes the account that it leads to and its member: all or nothing.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where the invitation is gone, or the address is taken.
+    pub async fn accept_as(
+        &self,
+        user: &User,
+        credentials: &Credentials,
+        invitation: &Invitation,
+        member: &Member,
+    ) -> Result<(), Error> {
+        const OPERATION: &str = "accept invitation with a new account";
+        let mut items = accounts::rows(OPERATION, user, credentials)?;
+        items.extend(membership(OPERATION, member)?);
+        let mut writes: Vec<_> = items.into_iter().map(|item| self.new_row(item)).collect();
         writes.push(self.spend(OPERATION, invitation)?);
         self.commit(OPERATION, writes).await
     }
@@ -288,6 +314,12 @@ fn member_row(operation: &'static str, member: &Member) -> Result<Item, Error> {
 
 fn member_key(tenant: TenantId, principal: PrincipalId) -> Item {
     key(partition(tenant), format_args!("{MEMBER}{principal}"))
+}
+
+fn invitation_row(operation: &'static str, invitation: &Invitation) -> Result<Item, Error> {
+    let Invitation { id, tenant, .. } = invitation;
+    let item = row(operation, partition(*tenant), format_args!("{INVITATION}{id}"), invitation)?;
+    Ok(in_list(item, format_args!("{INVITATION}{tenant}"), id))
 }
 
 fn invitation_key(tenant: TenantId, id: InvitationId) -> Item {

@@ -3,5 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod accounts;
+mod invitations;
+mod members;
+mod organization;
+mod roles;
 mod support;
+mod tenants;
 mod tokens;
