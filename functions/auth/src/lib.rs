@@ -4,8 +4,13 @@
 //! is left to `tidegate_http`, which every function does for itself with the published keys.
 
 mod accounts;
+mod api_keys;
+mod audit;
+mod client_credentials;
+mod client_throttle;
 mod passwords;
 mod routes;
+mod service_accounts;
 mod sessions;
 mod signing;
 
@@ -145,5 +150,18 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(routes::end_session))
         .route(endpoint!(routes::me))
         .route(endpoint!(routes::key_set))
+        .route(endpoint!(client_credentials::issue_token))
+        .route(endpoint!(service_accounts::create_service_account))
+        .route(endpoint!(service_accounts::list_service_accounts))
+        .route(endpoint!(service_accounts::get_service_account))
+        .route(endpoint!(service_accounts::change_service_account))
+        .route(endpoint!(service_accounts::delete_service_account))
+        .route(endpoint!(api_keys::create_api_key))
+        .route(endpoint!(api_keys::list_api_keys))
+        .route(endpoint!(api_keys::get_api_key))
+        .route(endpoint!(api_keys::revoke_api_key))
+        .route(endpoint!(api_keys::rotate_api_key))
+        .route(endpoint!(audit::list_audit_log))
+        .route(endpoint!(audit::export_audit_log))
         .with_state(deps)
 }

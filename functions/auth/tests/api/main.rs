@@ -3,5 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod accounts;
+mod audit;
+mod machines;
 mod support;
 mod tokens;
