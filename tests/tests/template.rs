@@ -126,7 +126,7 @@ fn text(value: &Value) -> &str {
 /// Whose operation it is, by its tag in the document.
 fn owner(tag: &str) -> &'static str {
     match tag {
-        "auth" | "tenants" | "meta" | "health" => "AuthFunction",
+        "auth" | "tenants" | "service_accounts" | "audit" | "meta" | "health" => "AuthFunction",
         "workflows" | "connections" => "WorkflowsFunction",
         "webhooks" => "WebhooksFunction",
         "runs" => "RunsFunction",

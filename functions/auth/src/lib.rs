@@ -9,9 +9,14 @@ mod authority;
 mod data_keys;
 mod invitations;
 mod members;
+mod api_keys;
+mod audit;
+mod client_credentials;
+mod client_throttle;
 mod passwords;
 mod roles;
 mod routes;
+mod service_accounts;
 mod sessions;
 mod signing;
 mod tenants;
@@ -180,5 +185,18 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(roles::delete_role))
         .route(endpoint!(data_keys::list_data_keys))
         .route(endpoint!(data_keys::create_data_key))
+        .route(endpoint!(client_credentials::issue_token))
+        .route(endpoint!(service_accounts::create_service_account))
+        .route(endpoint!(service_accounts::list_service_accounts))
+        .route(endpoint!(service_accounts::get_service_account))
+        .route(endpoint!(service_accounts::change_service_account))
+        .route(endpoint!(service_accounts::delete_service_account))
+        .route(endpoint!(api_keys::create_api_key))
+        .route(endpoint!(api_keys::list_api_keys))
+        .route(endpoint!(api_keys::get_api_key))
+        .route(endpoint!(api_keys::revoke_api_key))
+        .route(endpoint!(api_keys::rotate_api_key))
+        .route(endpoint!(audit::list_audit_log))
+        .route(endpoint!(audit::export_audit_log))
         .with_state(deps)
 }

@@ -8,7 +8,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use jiff::Timestamp;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{EncodingKey, Header};
-use tidegate_http::{ALGORITHM, AUDIENCE, Claims, FIRST_PARTY, Problem, TOKEN_TYPE};
+use tidegate_http::{ALGORITHM, AUDIENCE, Claims, FIRST_PARTY, Problem, Scope, TOKEN_TYPE};
 use tidegate_model::{ApiKey, AuthMethod, Member, PrincipalId, RoleName, Session, SessionId, TenantId};
 use tidegate_platform::envelope::EnvelopeError;
 use tidegate_platform::key_service::KeyContext;
@@ -113,7 +113,7 @@ impl TokenSigner {
         let shared = &*self.shared;
         let now = shared.clock.now();
         let iat = now.as_second();
-        let Subject { principal, client_id, session, methods, tenant, roles } = subject;
+        let Subject { principal, client_id, session, methods, tenant, roles, scope } = subject;
         let claims = Claims {
             iss: shared.issuer.clone(),
             aud: AUDIENCE.to_owned(),
@@ -123,6 +123,7 @@ impl TokenSigner {
             amr: methods,
             tenant,
             roles,
+            scope,
             iat,
             exp: iat.saturating_add_unsigned(TOKEN_LIFETIME.as_secs()),
             jti: shared.ids.entropy().iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -172,6 +173,7 @@ pub struct Subject {
     methods: Vec<AuthMethod>,
     tenant: Option<TenantId>,
     roles: Vec<RoleName>,
+    scope: Option<Scope>,
 }
 
 impl Subject {
@@ -184,18 +186,20 @@ impl Subject {
             methods: session.methods.clone(),
             tenant: member.map(|member| member.tenant),
             roles: member.map(|member| member.role.clone()).into_iter().collect(),
+            scope: None,
         }
     }
 
-    /// A service account, by one of its API keys.
-    pub fn machine(key: &ApiKey, member: &Member) -> Self {
+    /// A service account in its role, by one of its API keys, for a part of what that allows.
+    pub fn machine(key: &ApiKey, role: RoleName, scope: Scope) -> Self {
         Self {
             principal: key.service_account.into(),
             client_id: key.id.to_string(),
             session: None,
             methods: Vec::new(),
             tenant: Some(key.tenant),
-            roles: vec![member.role.clone()],
+            roles: vec![role],
+            scope: Some(scope),
         }
     }
 }

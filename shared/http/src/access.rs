@@ -142,7 +142,7 @@ where
             permission if permission.is_of_platform() => authenticator.is_administrator(user).await?,
             _ => false,
         };
-        if !allowed {
+        if !allowed || !identity.is_for(P::PERMISSION) {
             return Err(Problem::forbidden(P::PERMISSION));
         }
         let Identity { methods, tenant, .. } = identity;

@@ -14,7 +14,7 @@ use tidegate_store::{Error as StoreError, Store};
 
 use crate::api_key::{API_KEY_PREFIX, RandomSecret, read_api_key};
 use crate::token::FIRST_PARTY;
-use crate::{Claims, Problem, ProblemCode, RateLimiter, RateStatus, TokenVerifier};
+use crate::{Claims, Problem, ProblemCode, RateLimiter, RateStatus, Scope, TokenVerifier};
 
 /// How long a tenant's state and an API key are used before they are read again.
 pub const TENANT_STALE_AFTER: Duration = Duration::from_secs(5);
@@ -95,6 +95,41 @@ pub(crate) struct Identity {
     pub(crate) session: Option<SessionId>,
     pub(crate) api_key: Option<Arc<ApiKey>>,
     pub(crate) methods: Vec<AuthMethod>,
+    /// What the token is for, where that is less than its holder may do.
+    pub(crate) scope: Option<Scope>,
+}
+
+impl Identity {
+    /// The service account that an API key is of.
+    fn machine(key: Arc<ApiKey>) -> Self {
+        Self {
+            principal: key.service_account.into(),
+            tenant: Some(key.tenant),
+            session: None,
+            api_key: Some(key),
+            methods: Vec::new(),
+            scope: None,
+        }
+    }
+
+    /// Whether what was shown is good for this, whoever showed it.
+    pub(crate) fn is_for(&self, permission: Permission) -> bool {
+        let key = self.api_key.as_ref().is_none_or(|key| key.scopes.contains(&permission));
+        key && self.scope.as_ref().is_none_or(|scope| scope.0.contains(&permission))
+    }
+}
+
+/// A client of OAuth 2.0 that proved to be one: an API key, and what may be done with it now.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// The key.
+    pub key: Arc<ApiKey>,
+    /// The role of its service account.
+    pub role: RoleName,
+    /// What that role and the key's scopes allow.
+    pub permissions: BTreeSet<Permission>,
+    /// What is left of its rate limit.
+    pub rate: Option<RateStatus>,
 }
 
 /// Somebody who was recognised, and may act in a tenant.
@@ -132,16 +167,9 @@ impl Authenticator {
     pub(crate) async fn recognise(&self, token: &str) -> Result<Identity, Problem> {
         if token.starts_with(API_KEY_PREFIX) {
             let (id, secret) = read_api_key(token).ok_or_else(key_invalid)?;
-            let key = self.key(id, &secret).await?;
-            return Ok(Identity {
-                principal: key.service_account.into(),
-                tenant: Some(key.tenant),
-                session: None,
-                api_key: Some(key),
-                methods: Vec::new(),
-            });
+            return Ok(Identity::machine(self.key(id, &secret).await?));
         }
-        let Claims { sub, client_id, sid, amr, tenant, .. } = self.verifier.verify(token).await?;
+        let Claims { sub, client_id, sid, amr, tenant, scope, .. } = self.verifier.verify(token).await?;
         let ended = || Problem::token_invalid("You were signed out. Sign in again.");
         let api_key = match (sub, sid) {
             (PrincipalId::User(user), Some(session)) if client_id == FIRST_PARTY => {
@@ -158,7 +186,7 @@ impl Authenticator {
             }
             _ => return Err(ended()),
         };
-        Ok(Identity { principal: sub, tenant, session: sid, api_key, methods: amr })
+        Ok(Identity { principal: sub, tenant, session: sid, api_key, methods: amr, scope })
     }
 
     /// What an identity may do in its tenant now; counts the request.
@@ -177,11 +205,21 @@ impl Authenticator {
             check_policies(standing.policies, &member, methods)?;
         }
         let mut permissions = standing.tenant.permissions(&member.role);
+        permissions.retain(|permission| identity.is_for(*permission));
         if let Some(key) = api_key {
-            permissions.retain(|permission| key.scopes.contains(permission));
             self.note_use(key).await;
         }
         Ok(Granted { tenant, role: member.role.clone(), permissions, rate })
+    }
+
+    /// The client of OAuth 2.0 with this id and secret, and what it may do now; counts the request.
+    ///
+    /// # Errors
+    /// 401: there is none, or it has ended; 403: its tenant is suspended; 429; 503: the store is away.
+    pub async fn client(&self, id: ApiKeyId, secret: &RandomSecret) -> Result<Client, Problem> {
+        let key = self.key(id, secret).await?;
+        let Granted { role, permissions, rate, .. } = self.grant(&Identity::machine(Arc::clone(&key))).await?;
+        Ok(Client { key, role, permissions, rate })
     }
 
     /// Whether somebody administers the installation.
@@ -190,11 +228,8 @@ impl Authenticator {
         self.administrators.get(user, read).await.map_err(away)
     }
 
-    /// The API key with this id and secret.
-    ///
-    /// # Errors
-    /// 401: there is none, or it has ended; 503: the store is away.
-    pub async fn key(&self, id: ApiKeyId, secret: &RandomSecret) -> Result<Arc<ApiKey>, Problem> {
+    /// The API key with this id and secret; whoever is recognised by it hears the same of a wrong id and a wrong secret.
+    async fn key(&self, id: ApiKeyId, secret: &RandomSecret) -> Result<Arc<ApiKey>, Problem> {
         let key = self.live_key(id).await?.ok_or_else(key_invalid)?;
         if secret.is(&key.secret_hash) { Ok(key) } else { Err(key_invalid()) }
     }

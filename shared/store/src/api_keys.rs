@@ -9,7 +9,7 @@ use tidegate_model::{ApiKey, ApiKeyId, TenantId};
 
 use crate::items::{DOC, HEAD, Item, document, expiry, in_list, key, row, text, to_json};
 use crate::tables::TTL;
-use crate::write::{Condition, Outcome};
+use crate::write::{Condition, ConditionalPut, Outcome};
 use crate::{Error, Page, Store};
 
 /// How long it is remembered when a key was last used.
@@ -58,6 +58,21 @@ impl ApiKeys<'_> {
             Outcome::Written => Ok(()),
             Outcome::Refused(_) => Err(Error::Conflict { operation: OPERATION }),
         }
+    }
+
+    /// Stores a new key and gives the one it follows, which is stored exactly as expected, its end: both or neither.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where the former one was changed or deleted meanwhile.
+    pub async fn rotate(&self, expected: &ApiKey, ended: &ApiKey, new: &ApiKey) -> Result<(), Error> {
+        const OPERATION: &str = "rotate API key";
+        let unchanged = Condition::Equals(vec![(DOC, text(to_json(OPERATION, DOC, expected)?))]);
+        let puts = vec![
+            ConditionalPut { item: listed(OPERATION, ended)?, condition: unchanged },
+            ConditionalPut { item: listed(OPERATION, new)?, condition: Condition::Absent },
+        ];
+        let written = self.0.transact_put(OPERATION, self.0.config_table(), puts).await?;
+        written.map_err(|_| Error::Conflict { operation: OPERATION })
     }
 
     /// Deletes a key; one that is gone already is fine.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidegate_model::{AuditEntry, TenantId};
+use tidegate_model::{AuditEntry, AuditId, TenantId};
 
 use crate::items::{Item, PK, SK, document, expiry, row};
 use crate::list::Walk;
@@ -63,10 +63,19 @@ impl AuditLog<'_> {
     ) -> Result<Page<AuditEntry>, Error> {
         const OPERATION: &str = "list audit log";
         let partition = partition(tenant);
-        let walk = Walk { table: self.0.history_table(), index: None, hash: PK, range: SK, partition: &partition };
+        // Ids sort by time: those of `until` and later aren't read at all.
+        let below = filter.until.map(|until| AuditId::new(until, [0; 10]).to_string());
+        let walk = Walk {
+            table: self.0.history_table(),
+            index: None,
+            hash: PK,
+            range: SK,
+            partition: &partition,
+            below: below.as_deref(),
+        };
         let page: Page<AuditEntry> =
             self.0.page(OPERATION, walk, cursor, limit, |item| document(OPERATION, item)).await?;
-        // Ids sort by time: past the first one that is too old there are only older ones.
+        // Past the first one that is too old there are only older ones.
         let over = page.items.last().is_some_and(|oldest| filter.from.is_some_and(|from| oldest.at < from));
         let Page { items, next_cursor } = page;
         let items = items.into_iter().filter(|entry| filter.matches(entry)).collect();

@@ -241,6 +241,7 @@ impl World {
             amr: session.methods,
             tenant: session.tenant,
             roles: vec![member.role.clone()],
+            scope: None,
             iat: now.as_second(),
             exp: (now + YEAR).as_second(),
             jti: user.to_string(),

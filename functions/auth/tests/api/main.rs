@@ -7,6 +7,8 @@ mod invitations;
 mod members;
 mod organization;
 mod roles;
+mod audit;
+mod machines;
 mod support;
 mod tenants;
 mod tokens;
