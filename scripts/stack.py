@@ -111,7 +111,7 @@ def environment(arguments):
     """The variables of all functions together, as lines of an environment file."""
     found = stack_outputs(arguments.stack)
     functions = client("lambda")
-    names = [found[f"{name}Function"] for name in ("Auth", "Workflows", "Webhooks", "Runs", "Worker")]
+    names = [found[f"{name}Function"] for name in ("Auth", "Workflows", "Webhooks", "Runs", "Admin", "Worker")]
     described = [functions.get_function_configuration(FunctionName=name) for name in names]
     variables = {name: value for each in described for name, value in each["Environment"]["Variables"].items()}
     inherited = ("AWS_ENDPOINT_URL", "AWS_REGION") + (AWS_KEYS if "AWS_ENDPOINT_URL" in os.environ else ())
@@ -146,7 +146,7 @@ def smoke(stack):
     nothing = {name: {"version": "2.0", "routeKey": "$default", "rawPath": "/nothing-here", "rawQueryString": "",
                       "headers": {}, "isBase64Encoded": False, "requestContext": {
                           "stage": "$default", "http": {"method": "GET", "path": "/nothing-here"}}}
-               for name in ("Auth", "Workflows", "Webhooks", "Runs")} | {"Worker": {"Records": []}}
+               for name in ("Auth", "Workflows", "Webhooks", "Runs", "Admin")} | {"Worker": {"Records": []}}
     faults = []
     for name, event in nothing.items():
         answer = client("lambda").invoke(FunctionName=found[f"{name}Function"], Payload=json.dumps(event).encode())

@@ -79,6 +79,8 @@ codes! {
     EmailTaken = CONFLICT, "email_taken", "The email address is taken";
     /// Somebody else changed it at the same moment.
     Conflict = CONFLICT, "conflict", "Changed at the same time";
+    /// Somebody has to administer the installation.
+    AdministratorRequired = CONFLICT, "administrator_required", "An administrator has to stay";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
     /// It has changed since the version that `If-Match` names.
@@ -251,6 +253,11 @@ impl Problem {
     /// What kind it is.
     pub fn code(&self) -> ProblemCode {
         self.0.code
+    }
+
+    /// The fields that are wrong.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.0.errors
     }
 
     pub(crate) fn body(&self, request_id: Option<&str>) -> Vec<u8> {
