@@ -47,7 +47,11 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens the parts in the data folder, which is made if it is missing and belongs to this process until it ends.
     pub(crate) async fn open(settings: &Serve) -> anyhow::Result<Self> {
-        let folder = &settings.data_dir;
+        Self::open_folder(&settings.data_dir, settings.registration(), settings.rate_limits).await
+    }
+
+    /// The same, for who may register and how much may be asked for.
+    pub(crate) async fn open_folder(folder: &Path, registration: Registration, limits: Limits) -> anyhow::Result<Self> {
         // What lies in it is for its owner alone: messages hold what webhooks brought.
         DirBuilder::new()
             .recursive(true)
@@ -63,14 +67,7 @@ impl Parts {
             );
         }
         let embedded = embedded::open(Location::Folder(folder), Faults::default()).await?;
-        let parts = Self::over(
-            embedded,
-            folder,
-            Some(&folder.join("queue.db")),
-            settings.registration(),
-            settings.rate_limits,
-            None,
-        )?;
+        let parts = Self::over(embedded, folder, Some(&folder.join("queue.db")), registration, limits, None)?;
         parts.signer.ready().await.with_context(|| {
             format!("the data folder's keys can't be opened; is {} the one that they were made with?", key.display())
         })?;
@@ -118,24 +115,36 @@ impl Parts {
         })
     }
 
+    /// How much may be asked for.
+    pub(crate) fn limiter(&self) -> RateLimiter {
+        RateLimiter::new(self.embedded.store.clone(), self.clock.clone(), self.limits)
+    }
+
+    /// What the auth function has. `public_url`: where people reach the process.
+    pub(crate) fn auth(&self, public_url: &str, limiter: &RateLimiter) -> anyhow::Result<tidegate_auth::Deps> {
+        let store = self.embedded.store.clone();
+        let verifier = TokenVerifier::new(store.clone(), ISSUER, self.clock.clone());
+        let authenticator = Authenticator::new(verifier, store.clone(), self.clock.clone(), limiter.clone());
+        Ok(tidegate_auth::Deps {
+            store,
+            envelope: self.envelope.clone(),
+            signer: self.signer.clone(),
+            authenticator,
+            passwords: Passwords::new(std::thread::available_parallelism()?.get()),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            mailer: Arc::new(LogMailer),
+            settings: tidegate_auth::Settings::new(self.registration, public_url),
+        })
+    }
+
     /// Every operation of every function. `public_url`: where people reach the process.
     pub(crate) fn api(&self, public_url: &str) -> anyhow::Result<Api> {
         let store = self.embedded.store.clone();
         let (envelope, clock, ids) = (self.envelope.clone(), self.clock.clone(), self.ids.clone());
-        let verifier = TokenVerifier::new(store.clone(), ISSUER, clock.clone());
-        let limiter = RateLimiter::new(store.clone(), clock.clone(), self.limits);
-        let authenticator = Authenticator::new(verifier, store.clone(), clock.clone(), limiter.clone());
-        let auth = tidegate_auth::Deps {
-            store: store.clone(),
-            envelope: envelope.clone(),
-            signer: self.signer.clone(),
-            authenticator: authenticator.clone(),
-            passwords: Passwords::new(std::thread::available_parallelism()?.get()),
-            clock: clock.clone(),
-            ids: ids.clone(),
-            mailer: Arc::new(LogMailer),
-            settings: tidegate_auth::Settings::new(self.registration, public_url),
-        };
+        let limiter = self.limiter();
+        let auth = self.auth(public_url, &limiter)?;
+        let authenticator = auth.authenticator.clone();
         let workflows = tidegate_workflows::Deps {
             store: store.clone(),
             scheduler: Arc::new(self.queue.scheduler()),
@@ -155,11 +164,18 @@ impl Parts {
             ids.clone(),
         );
         let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
+        let admin = tidegate_admin::Deps {
+            store: store.clone(),
+            authenticator: authenticator.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+        };
         let runs = tidegate_runs::Deps { store, blobs, queue, authenticator, clock, ids };
         let api = tidegate_auth::api(auth)
             .merge(tidegate_workflows::api(workflows))
             .merge(tidegate_webhooks::api(webhooks))
             .merge(tidegate_runs::api(runs))
+            .merge(tidegate_admin::api(admin))
             .merge(self.health().api())
             .merge(tidegate_http::error_pages());
         Ok(api.with_document(OPENAPI))

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::util::MapRequestLayer;
 
+use crate::admin::Console;
 use crate::parts::Parts;
 use crate::settings::Serve;
 use crate::{demo, workers};
@@ -39,6 +40,11 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let worker = parts.worker(&settings, &url)?;
     let data = std::path::absolute(&settings.data_dir)?;
     let mut signals = StopSignals::listen()?;
+    let (console, _socket) = Console::open(&settings.data_dir)?.unzip();
+    if let Some(console) = console {
+        let public_url = settings.public_url(&url);
+        tokio::spawn(console.serve(parts.auth(&public_url, &parts.limiter())?, public_url));
+    }
     announce(&url, &data);
     if settings.demo {
         demo::prepare(&router, &url, &data).await?;

@@ -21,10 +21,44 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Runs everything in one process, with its data in a folder.
     Serve(Serve),
+    /// Tells and changes who administers this Tidegate; also while it runs.
+    Admin(Admin),
     /// Prints the OpenAPI document.
     Openapi,
     /// Prints the JSON Schema of a workflow's definition.
     Schema,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Admin {
+    /// Folder that holds the data.
+    #[arg(long, global = true, env = "TIDEGATE_DATA_DIR", default_value = "./data", value_name = "FOLDER")]
+    pub(crate) data_dir: PathBuf,
+
+    #[command(subcommand)]
+    pub(crate) action: AdminAction,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminAction {
+    /// Makes somebody an administrator, and an account where the address has none. Asks for its password, or takes it from
+    /// standard input where that is no terminal.
+    Create {
+        /// Address to sign in with.
+        #[arg(long, value_name = "ADDRESS")]
+        email: String,
+        /// Name of a new account; without it the part before the @.
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Lists the administrators.
+    List,
+    /// Ends somebody's administration; the account stays.
+    Remove {
+        /// Address that the administrator signs in with.
+        #[arg(long, value_name = "ADDRESS")]
+        email: String,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -10,24 +10,27 @@ use tidegate_store::{Projection, TableDefinition};
 use tidegate_testing::policy::{Statement, statements, template};
 
 /// Each function and the source of its `Deps`.
-const FUNCTIONS: [(&str, &str); 5] = [
+const FUNCTIONS: [(&str, &str); 6] = [
     ("auth", include_str!("../../functions/auth/src/lib.rs")),
     ("workflows", include_str!("../../functions/workflows/src/lib.rs")),
     ("webhooks", include_str!("../../functions/webhooks/src/lib.rs")),
     ("runs", include_str!("../../functions/runs/src/lib.rs")),
+    ("admin", include_str!("../../functions/admin/src/lib.rs")),
     ("worker", include_str!("../../functions/worker/src/lib.rs")),
 ];
 
 /// The AWS services that a dependency of this type stands for.
 fn services(dependency: &str) -> &'static [&'static str] {
     match dependency {
-        "Store" | "TokenVerifier" | "Heads" => &["dynamodb"],
+        "Store" | "TokenVerifier" | "Authenticator" | "RateLimiter" | "Tenants" | "Heads" => &["dynamodb"],
         "Arc<dyn Queue>" => &["sqs"],
         // A schedule sends with a role of its own, which whoever makes it hands over.
         "Arc<dyn Scheduler>" => &["scheduler", "iam"],
         "Arc<dyn Blobs>" => &["s3"],
         "Envelope" | "Egress" => &["kms"],
         "TokenSigner" => &["dynamodb", "kms"],
+        // SMTP by default, which no policy is about.
+        "Arc<dyn Mailer>" => &[],
         "Clock" | "Ids" | "Passwords" | "Registration" | "Settings" | "Metrics" | "Arc<Caches>" | "Arc<AtomicU64>"
         | "Arc<Semaphore>" => &[],
         other => panic!("say what {other} stands for: which AWS services its use needs"),
@@ -130,6 +133,7 @@ fn owner(tag: &str) -> &'static str {
         "workflows" | "connections" => "WorkflowsFunction",
         "webhooks" => "WebhooksFunction",
         "runs" => "RunsFunction",
+        "admin" => "AdminFunction",
         other => panic!("say which function serves the operations tagged {other}"),
     }
 }

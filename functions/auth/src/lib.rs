@@ -5,15 +5,16 @@
 //! is left to `tidegate_http`, which every function does for itself with the published keys.
 
 mod accounts;
+mod api_keys;
+mod audit;
 mod authority;
+mod client_credentials;
+mod client_throttle;
 mod data_keys;
 mod invitations;
 mod members;
-mod api_keys;
-mod audit;
-mod client_credentials;
-mod client_throttle;
 mod passwords;
+mod platform;
 mod roles;
 mod routes;
 mod service_accounts;
@@ -25,14 +26,15 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use serde::Deserialize;
-use tidegate_http::{Api, Authenticator, Problem, RequestContext, endpoint};
+use serde::{Deserialize, Serialize};
+use tidegate_http::{Api, Authenticator, ListOf, Problem, RequestContext, endpoint};
 use tidegate_model::Role;
 use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::Store;
 
 pub use invitations::INVITATION_LIFETIME;
 pub use passwords::Passwords;
+pub use platform::{AdministratorAnswer, AdministratorView, CreateAdministrator, RemoveAdministrator};
 pub use routes::{Account, LogIn, Me, Password, Refresh, Register, TenantView, TokenDelivery, UserView};
 pub use sessions::{IDLE_LIFETIME, MAX_LIFETIME};
 pub use signing::{KEY_LIFETIME, PUBLISHED_BEFORE, SigningError, Subject, TOKEN_LIFETIME, TokenSigner};
@@ -127,23 +129,54 @@ impl FromStr for Registration {
     }
 }
 
-/// What the operator may have done by invoking the function itself; who may is IAM's business.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Command {
+/// What the operator may have done: by invoking the function itself, where who may is IAM's business, or at the console. An
+/// object with one member: `{"create_owner": {…}}`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
     /// Makes an account and its tenant, whatever [`Registration`] says.
-    pub create_owner: Register,
+    CreateOwner(Register),
+    /// Makes somebody an administrator of the installation.
+    CreateAdministrator(CreateAdministrator),
+    /// Ends somebody's administration.
+    RemoveAdministrator(RemoveAdministrator),
+    /// Tells who administers the installation.
+    ListAdministrators {},
+}
+
+/// What became of a [`Command`].
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum CommandAnswer {
+    /// The new account.
+    Owner(Me),
+    /// Who administers the installation now, or does so no more.
+    Administrator(AdministratorAnswer),
+    /// All administrators.
+    Administrators(ListOf<AdministratorView>),
 }
 
 /// Does what the operator asks for.
 ///
 /// # Errors
-/// A field is wrong, the address is taken, or something is away.
-pub async fn command(deps: &Deps, Command { create_owner }: Command) -> Result<Me, Problem> {
+/// A field is wrong, the address is taken or unknown, the last administrator would go, or something is away.
+pub async fn command(deps: &Deps, command: Command) -> Result<CommandAnswer, Problem> {
     let context = RequestContext::of_command(&deps.ids);
-    let (user, tenant) = accounts::create(deps, &context, create_owner).await?;
-    tracing::info!(user_id = %user.id, tenant_id = %tenant.id, "an owner was made by a direct call");
-    Ok(Me { user: UserView::of(user, Some(Role::Owner.into())), tenant: Some(TenantView::from(&tenant)) })
+    match command {
+        Command::CreateOwner(owner) => {
+            let (user, tenant) = accounts::create(deps, &context, owner).await?;
+            tracing::info!(component = "auth", user_id = %user.id, tenant_id = %tenant.id, "the operator made an owner");
+            let tenant = Some(TenantView::from(&tenant));
+            Ok(CommandAnswer::Owner(Me { user: UserView::of(user, Some(Role::Owner.into())), tenant }))
+        }
+        Command::CreateAdministrator(new) => {
+            platform::create(deps, &context, new).await.map(CommandAnswer::Administrator)
+        }
+        Command::RemoveAdministrator(of) => {
+            platform::remove(deps, &context, of).await.map(CommandAnswer::Administrator)
+        }
+        Command::ListAdministrators {} => platform::list(deps).await.map(CommandAnswer::Administrators),
+    }
 }
 
 /// The function's operations.
@@ -198,5 +231,6 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(api_keys::rotate_api_key))
         .route(endpoint!(audit::list_audit_log))
         .route(endpoint!(audit::export_audit_log))
+        .route(endpoint!(platform::rotate_signing_keys))
         .with_state(deps)
 }

@@ -19,7 +19,7 @@ use crate::sessions::{RefreshToken, SignedIn};
 use crate::{accounts, sessions};
 
 /// A new account and the tenant that is made with it.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Register {
     /// The address to sign in with; upper and lower case are the same.

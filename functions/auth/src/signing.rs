@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use jsonwebtoken::jwk::{Jwk, PublicKeyUse, ThumbprintHash};
 use jsonwebtoken::{EncodingKey, Header};
 use tidegate_http::{ALGORITHM, AUDIENCE, Claims, FIRST_PARTY, Problem, Scope, TOKEN_TYPE};
-use tidegate_model::{ApiKey, AuthMethod, Member, PrincipalId, RoleName, Session, SessionId, TenantId};
+use tidegate_model::{ApiKey, AuditEntry, AuthMethod, Member, PrincipalId, RoleName, Session, SessionId, TenantId};
 use tidegate_platform::envelope::EnvelopeError;
 use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::{Clock, Envelope, Ids, PortError};
-use tidegate_store::{PublicKey, SigningKey, SigningRing, Store};
+use tidegate_store::{Error as StoreError, PublicKey, SigningKey, SigningRing, Store};
 use tokio::sync::Mutex;
 
 /// How long an access token is good.
@@ -142,25 +142,34 @@ impl TokenSigner {
     }
 
     /// Makes a new key. It is published at once and signs once every verifier knows it, so that nobody is signed out; with
-    /// `withdraw` the keys so far are no longer good, and it signs at once. Returns its id.
+    /// `withdraw` the keys so far are no longer good, and it signs at once. `entry` tells the audit log, by the key's id.
+    /// Returns the key.
     ///
     /// # Errors
-    /// The keys can't be had or made.
-    pub async fn rotate(&self, withdraw: bool) -> Result<String, SigningError> {
+    /// The keys can't be had or made; [`StoreError::Conflict`] where somebody else changed them at the same moment.
+    pub async fn rotate(
+        &self,
+        withdraw: bool,
+        entry: impl FnOnce(&str) -> AuditEntry,
+    ) -> Result<SigningKey, SigningError> {
         let shared = &*self.shared;
         let now = shared.clock.now();
         let former = shared.store.signing_keys().ring().await?;
         let signs_from = if withdraw { now } else { now + PUBLISHED_BEFORE };
         let key = shared.new_key(now, signs_from).await?;
-        let kid = key.public.kid.clone();
+        let new = key.clone();
         let kept = former.iter().filter(|_| !withdraw).flat_map(|ring| ring.keys.iter().cloned());
         let mut keys: Vec<_> = kept.chain([key]).collect();
         drop_retired(&mut keys, now);
         let revision = former.as_ref().map_or(0, |ring| ring.revision) + 1;
-        let stands = shared.store.signing_keys().replace(former.as_ref(), &SigningRing { keys, revision }).await?;
+        let store = shared.store.audited(entry(&new.public.kid));
+        let stands = store.signing_keys().replace(former.as_ref(), &SigningRing { keys, revision }).await?;
         *shared.current.lock().await = None;
-        // Where somebody else rotated at the same moment, theirs is new too.
-        Ok(stands.keys.last().map_or(kid, |key| key.public.kid.clone()))
+        // Somebody else's rotation may withdraw less than this one.
+        if stands.keys.contains(&new) {
+            return Ok(new);
+        }
+        Err(StoreError::Conflict { operation: "rotate signing keys" }.into())
     }
 }
 

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
-use tidegate_model::{Definition, Limits, Message, Payload, StartMessage, Workflow};
+use tidegate_http::TENANT_STALE_AFTER;
+use tidegate_model::{Definition, Limits, Message, Payload, StartMessage, TenantStatus, Workflow};
 use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
 use tidegate_platform::{Blobs, PortError, Queue};
 use tidegate_testing::{Answer, Session, TestApp, World};
@@ -120,6 +121,25 @@ async fn a_warm_webhook_reads_nothing() {
     }
     assert_eq!(setup.world.embedded.meter.all_calls(), before);
     assert_eq!(setup.queued().await.len(), 4);
+}
+
+/// In an instance that knows the tenant already.
+#[tokio::test]
+async fn a_suspended_tenants_webhooks_are_refused_within_five_seconds_and_taken_again_once_it_is_resumed() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let other = setup.world.session("sam").await;
+    for (status, expected) in [(TenantStatus::Active, 200), (TenantStatus::Suspended, 403), (TenantStatus::Active, 200)]
+    {
+        setup.world.set_status(setup.owner.tenant, status).await;
+        setup.world.clock.advance(TENANT_STALE_AFTER);
+        let answer = setup.post(&workflow, JSON, "{}").await.expect(expected);
+        assert_eq!(answer.text("/code"), if expected == 403 { "tenant_suspended" } else { "" });
+        assert_eq!(setup.queued().await.len(), usize::from(expected == 200));
+    }
+    setup.world.set_status(other.tenant, TenantStatus::Suspended).await;
+    setup.world.clock.advance(TENANT_STALE_AFTER);
+    setup.post(&workflow, JSON, "{}").await.expect(200);
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate_model::{
     Connection, Entry, ErrorCode, Event, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord,
+    Tenant, TenantStatus,
 };
 use tidegate_platform::Blobs;
 use tidegate_platform::queue::Queue;
@@ -350,6 +351,42 @@ async fn a_firing_is_one_run_and_none_once_its_workflow_is_switched_off() {
     });
     assert_eq!(handle(&worker, &message(&later), Source::Runs).await, Verdict::Delete);
     assert_eq!(world.calls().await.len(), 1);
+}
+
+/// In a process that knows the tenant already.
+#[tokio::test]
+async fn a_suspended_tenants_schedules_start_nothing_but_what_was_accepted_goes_on() {
+    let world = World::new().await;
+    world.make_tenant().await;
+    let schedule = json!({"type": "schedule", "every": "10m"});
+    let workflow = world.workflow(1, |definition| definition["trigger"] = schedule).await;
+    let worker = world.worker("here");
+    let fire = async |scheduled_time: &str| {
+        let scheduled_time = scheduled_time.to_owned();
+        let firing = ScheduleMessage { tenant_id: world.tenant, workflow_id: workflow, scheduled_time };
+        let verdict = handle(&worker, &message(&Message::Schedule(firing)), Source::Runs).await;
+        assert_eq!(verdict, Verdict::Delete);
+        world.calls().await.len()
+    };
+    let switch = async |status: TenantStatus| {
+        let before = world.store.tenants().get(world.tenant).await.unwrap().unwrap();
+        let after = Tenant { status, revision: before.revision + 1, ..before };
+        world.store.tenants().replace(&after).await.unwrap();
+        world.clock.advance(Duration::from_secs(5));
+    };
+    world.answers(ResponseTemplate::new(200)).await;
+    assert_eq!(fire("2026-11-21T10:00:00Z").await, 1);
+
+    switch(TenantStatus::Suspended).await;
+    assert_eq!(fire("2026-11-21T10:10:00Z").await, 1);
+    let accepted = world.start(world.workflow(1, |_| ()).await);
+    world.send(&Message::Start(Box::new(accepted.clone()))).await;
+    world.work_to_the_end(&worker).await;
+    assert_eq!(world.status(accepted.run_id).await, Some(RunStatus::Succeeded));
+    assert_eq!(world.calls().await.len(), 2);
+
+    switch(TenantStatus::Active).await;
+    assert_eq!(fire("2026-11-21T10:20:00Z").await, 3);
 }
 
 #[tokio::test]

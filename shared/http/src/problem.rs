@@ -85,6 +85,8 @@ codes! {
     RoleInUse = CONFLICT, "role_in_use", "The role is in use";
     /// There are as many of the kind as there can be.
     LimitReached = CONFLICT, "limit_reached", "There can't be more of these";
+    /// Somebody has to administer the installation.
+    AdministratorRequired = CONFLICT, "administrator_required", "An administrator has to stay";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
     /// It has changed since the version that `If-Match` names.
@@ -257,6 +259,11 @@ impl Problem {
     /// What kind it is.
     pub fn code(&self) -> ProblemCode {
         self.0.code
+    }
+
+    /// The fields that are wrong.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.0.errors
     }
 
     pub(crate) fn body(&self, request_id: Option<&str>) -> Vec<u8> {

@@ -9,7 +9,8 @@ use aws_sdk_dynamodb::error::{BuildError, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, CancellationReason, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    AttributeValue, CancellationReason, ConditionCheck, Delete, Put, ReturnValuesOnConditionCheckFailure,
+    TransactWriteItem,
 };
 
 use crate::items::{Item, PK};
@@ -52,6 +53,8 @@ pub(crate) enum Write<'a> {
     Put { table: &'a str, item: Item, condition: Condition },
     /// Deletes a row, on a condition if there is one.
     Delete { table: &'a str, key: Item, condition: Option<Condition> },
+    /// Writes nothing: the row has to be there.
+    Present { table: &'a str, key: Item },
 }
 
 impl Write<'_> {
@@ -79,6 +82,13 @@ impl Write<'_> {
                     .return_values_on_condition_check_failure(on_failure);
                 Ok(TransactWriteItem::builder().delete(delete.build().map_err(refused)?).build())
             }
+            Write::Present { table, key } => {
+                let check = ConditionCheck::builder()
+                    .table_name(*table)
+                    .set_key(Some(key.clone()))
+                    .condition_expression(format!("attribute_exists({PK})"));
+                Ok(TransactWriteItem::builder().condition_check(check.build().map_err(refused)?).build())
+            }
         }
     }
 }
@@ -88,7 +98,7 @@ impl Write<'_> {
 fn is_written(writes: &[Write<'_>], stored: &[Option<Item>]) -> bool {
     let mut puts = writes.iter().zip(stored).filter_map(|(write, stored)| match write {
         Write::Put { item, .. } => Some(stored.as_ref() == Some(item)),
-        Write::Delete { .. } => None,
+        Write::Delete { .. } | Write::Present { .. } => None,
     });
     stored.len() == writes.len() && puts.next().is_some_and(|first| first) && puts.all(|written| written)
 }

@@ -211,6 +211,16 @@ impl World {
         self.sign_in(&member).await
     }
 
+    /// Suspends or resumes a tenant, as another function does it.
+    ///
+    /// # Panics
+    /// There is no such tenant.
+    pub async fn set_status(&self, tenant: TenantId, status: TenantStatus) {
+        let before = self.store.tenants().get(tenant).await.expect("read the tenant").expect("a tenant");
+        let after = Tenant { status, revision: before.revision + 1, ..before };
+        self.store.tenants().replace(&after).await.expect("replace the tenant");
+    }
+
     /// A session of a member who is a person, with a token that is good for a year.
     ///
     /// # Panics

@@ -3,12 +3,13 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod accounts;
+mod audit;
 mod invitations;
+mod machines;
 mod members;
 mod organization;
+mod platform;
 mod roles;
-mod audit;
-mod machines;
 mod support;
 mod tenants;
 mod tokens;
