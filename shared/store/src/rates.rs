@@ -11,7 +11,8 @@ use crate::tables::TTL;
 use crate::write::{Condition, Outcome};
 use crate::{Error, Store};
 
-/// The time up to which the limit is used up: microseconds since 1970.
+/// The time up to which the limit is used up: microseconds since 1970, in sixteen digits until the year 2286, so that texts
+/// sort as numbers do.
 const USED_UNTIL: &str = "until";
 /// Of several who take at the same time each may have to look again once for every other.
 const MAX_TRIES: u32 = 6;
@@ -66,7 +67,7 @@ pub enum Taken {
 
 impl Rates<'_> {
     /// Takes tokens of a limit. One write where nobody else took since `known`, the state that the last call gave back; one
-    /// more for each who did.
+    /// more for each who did. Without `known` it is one where the limit is whole, whether it was ever used or not.
     ///
     /// # Errors
     /// The database is away, or too many take at the same time.
@@ -93,7 +94,7 @@ impl Rates<'_> {
             }
             let condition = match known {
                 Some(known) => Condition::Equals(vec![(USED_UNTIL, text(known))]),
-                None => Condition::Absent,
+                None => Condition::AbsentOrUpTo(USED_UNTIL, text(now_us)),
             };
             let item = row(limit, next, now);
             match self.0.put(OPERATION, table, || Ok(item.clone()), condition).await? {
@@ -110,7 +111,7 @@ impl Rates<'_> {
                     };
                     known = Some(stored.map_err(unreadable)?);
                 }
-                // Expired, and swept meanwhile.
+                // Swept meanwhile.
                 Outcome::Refused(None) => known = None,
             }
         }

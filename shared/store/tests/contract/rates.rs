@@ -27,6 +27,22 @@ async fn tokens_are_there_up_to_the_burst_and_come_in_again() {
 }
 
 #[tokio::test]
+async fn a_limit_that_is_whole_costs_what_one_costs_that_was_never_used() {
+    let setup = crate::setup::Setup::memory().await;
+    let rates = setup.store().rates();
+    let writes = async |limit: &str| {
+        setup.embedded.meter.restart(false);
+        rates.take(limit, RATE, 1, setup.clock.now(), None).await.unwrap();
+        setup.embedded.meter.all_calls()
+    };
+    let never = writes("login#x").await;
+    setup.clock.advance(RATE.every);
+    assert_eq!(writes("login#x").await, never);
+    assert_eq!(never["PutItem"], 1);
+    assert_eq!(writes("login#x").await["PutItem"], 2, "it is in use");
+}
+
+#[tokio::test]
 async fn what_is_given_back_can_be_taken_again_unless_somebody_took_meanwhile() {
     everywhere(async |setup| {
         let rates = setup.store().rates();
