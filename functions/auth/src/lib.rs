@@ -1,13 +1,18 @@
 //! The auth function: accounts, sign-in, and the keys that access tokens are signed with.
 //!
-//! `POST /api/auth/register`, `POST /api/auth/login`, `GET /api/auth/me`, `GET /.well-known/jwks.json`. Verifying tokens
-//! is left to `tidegate_http`, which every function does for itself with the published keys.
+//! `routes` holds the operations of accounts and sessions; each further resource has a file of its own. Verifying tokens is
+//! left to `tidegate_http`, which every function does for itself with the published keys.
 
 mod accounts;
+mod email;
+mod links;
+mod password_change;
 mod passwords;
 mod routes;
+mod second_factor;
 mod sessions;
 mod signing;
+mod throttle;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -27,9 +32,10 @@ pub use signing::{KEY_LIFETIME, PUBLISHED_BEFORE, SigningError, Subject, TOKEN_L
 /// What the function may use.
 #[derive(Clone)]
 pub struct Deps {
-    /// Accounts and signing keys: items `user#`, `email#`, `ten#`, `jwk#`, `signing#` of the config table.
+    /// Identities, sessions and signing keys in the config table; the audit log and limits (`rate#`) in the history table.
     pub store: Store,
-    /// Makes the data keys of new tenants: `kms:GenerateDataKey` for the purpose `connections`.
+    /// Makes the data keys of new tenants: `kms:GenerateDataKey` for the purpose `connections`. Seals second factors:
+    /// `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `second_factor`.
     pub envelope: Envelope,
     /// Signs access tokens: `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `signing`.
     pub signer: TokenSigner,
@@ -144,6 +150,17 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(routes::list_sessions))
         .route(endpoint!(routes::end_session))
         .route(endpoint!(routes::me))
+        .route(endpoint!(routes::update_me))
+        .route(endpoint!(second_factor::get))
+        .route(endpoint!(second_factor::set_up))
+        .route(endpoint!(second_factor::confirm))
+        .route(endpoint!(second_factor::turn_off))
+        .route(endpoint!(second_factor::make_recovery_codes))
+        .route(endpoint!(password_change::change))
+        .route(endpoint!(password_change::forgot))
+        .route(endpoint!(password_change::reset))
+        .route(endpoint!(email::ask))
+        .route(endpoint!(email::verify))
         .route(endpoint!(routes::key_set))
         .with_state(deps)
 }

@@ -79,6 +79,8 @@ codes! {
     EmailTaken = CONFLICT, "email_taken", "The email address is taken";
     /// Somebody else changed it at the same moment.
     Conflict = CONFLICT, "conflict", "Changed at the same time";
+    /// The account has a second factor already.
+    SecondFactorOn = CONFLICT, "second_factor_on", "The second factor is on";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
     /// It has changed since the version that `If-Match` names.

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod accounts;
+mod passwords;
+mod second_factor;
 mod sessions;
 mod support;
+mod throttle;
 mod tokens;

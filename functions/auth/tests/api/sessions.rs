@@ -10,7 +10,7 @@ use tidegate_auth::{IDLE_LIFETIME, MAX_LIFETIME, PUBLISHED_BEFORE, Registration,
 use tidegate_model::{Member, Role, TenantId, UserId};
 use tidegate_testing::{Account, Answer, TestApp, World};
 
-use crate::support::{Client, PASSWORD, Tokens, deps, instance, registration};
+use crate::support::{Client, PASSWORD, Tokens, deps, instance, outcome, registration};
 
 const ME: &str = "/api/auth/me";
 const DAY: Duration = Duration::from_secs(86_400);
@@ -22,11 +22,6 @@ fn open(world: &World) -> Client {
 async fn refresh_by_cookie(app: &Client, cookie: &str) -> Answer {
     let headers = [("content-type", "application/json"), ("cookie", cookie)];
     app.send(Method::POST, "/api/auth/refresh", &headers, Body::from("{}")).await
-}
-
-/// The status and code of an answer.
-fn outcome(answer: &Answer) -> (u16, &str) {
-    (answer.status.as_u16(), answer.text("/code"))
 }
 
 const ENDED: (u16, &str) = (401, "unauthenticated");

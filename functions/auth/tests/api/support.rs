@@ -53,6 +53,20 @@ impl Tokens {
     }
 }
 
+/// The status and code of an answer.
+pub(crate) fn outcome(answer: &Answer) -> (u16, &str) {
+    (answer.status.as_u16(), answer.text("/code"))
+}
+
+/// The token in the one mail to an address; empty where none came.
+pub(crate) fn mailed_token(world: &World, to: &str) -> String {
+    let mails = world.outbox.take(to);
+    assert!(mails.len() <= 1, "{} mails", mails.len());
+    let text = mails.into_iter().map(|mail| mail.text).collect::<String>();
+    let token = text.split_once("?token=").map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned());
+    token.unwrap_or_default()
+}
+
 /// A new instance: it knows no key yet.
 pub(crate) fn instance(world: &World, registration: Registration) -> Client {
     Client::of(TestApp::new(world, api(deps(world, registration))))
