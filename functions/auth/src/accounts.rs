@@ -5,18 +5,20 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use tidegate_http::{Change, Problem, ProblemCode, RequestContext};
 use tidegate_model::{
-    AuthMethod, Credentials, DataKey, FieldError, Limits, Member, Policies, Role, RoleName, Tenant, TenantId,
-    TenantStatus, User, UserId,
+    AuditEntry, AuthMethod, Credentials, DataKey, FieldError, Limits, Member, Policies, Role, RoleName, SessionId,
+    Tenant, TenantId, TenantStatus, User, UserId,
 };
 use tidegate_platform::key_service::KeyContext;
 use tidegate_store::{Error as StoreError, NewAccount};
 
-use crate::routes::{LogIn, Password, Register, TenantView};
-use crate::sessions::{self, SignedIn};
-use crate::{Deps, Registration};
+use crate::routes::{LogIn, Password, Register, TenantView, UserView};
+use crate::sessions::SignedIn;
+use crate::{Deps, Registration, email, second_factor, sessions, throttle};
 
 const PASSWORD_CHARS: std::ops::RangeInclusive<usize> = 10..=256;
 const MAX_PASSWORD_BYTES: usize = 1_024;
+/// So often is a change of credentials tried that somebody else changes at the same moment.
+const MAX_TRIES: u32 = 4;
 const MAX_NAME_CHARS: usize = 200;
 /// RFC 5321, section 4.5.3.1: what fits between the angle brackets of a path.
 const MAX_EMAIL_BYTES: usize = 254;
@@ -27,7 +29,12 @@ pub(crate) async fn register(deps: &Deps, context: &RequestContext, request: Reg
         Registration::Open => {}
         Registration::Invite | Registration::Closed => return Err(registration_closed()),
     }
+    let _counted = throttle::sign_in(deps, context, &request.email).await?;
     let (user, _) = create(deps, context, request).await?;
+    if email::mail_link(deps, context, &user).await.is_err() {
+        // Why not is in the log already. The account is made, and another link can be asked for.
+        tracing::warn!(component = "auth", user_id = %user.id, "no link was mailed that verifies the address");
+    }
     sessions::begin(deps, context, user, vec![AuthMethod::Pwd], None).await
 }
 
@@ -98,31 +105,133 @@ pub(crate) fn member_of(tenant: TenantId, user: &User, role: RoleName, created_a
     Member { tenant, principal: user.id.into(), role, name, email, created_at }
 }
 
-/// Signs in with address and password. Who isn't known and whose password is wrong get the same answer after the same
-/// work, so that it doesn't tell who has an account.
+/// Signs in with address and password, and with a code where the account has a second factor. Who isn't known and whose
+/// password is wrong get the same answer after the same work, so that it doesn't tell who has an account.
 pub(crate) async fn log_in(deps: &Deps, context: &RequestContext, request: LogIn) -> Result<SignedIn, Problem> {
-    let LogIn { email, password, tenant_id, .. } = request;
+    let LogIn { email, password, code, tenant_id, .. } = request;
+    let attempt = throttle::sign_in(deps, context, &email).await?;
+    let user = find(deps, &email).await?;
+    let id = user.as_ref().map_or_else(|| deps.ids.user(), |user| user.id);
+    let credentials = deps.store.accounts().credentials(id).await?;
+    let hash = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
+    let right = deps.passwords.verify(password, hash).await?;
+    let (user, credentials) = user.zip(credentials).filter(|_| right).ok_or_else(invalid_credentials)?;
+    let mut methods = vec![AuthMethod::Pwd];
+    if second_factor::confirmed(&credentials).is_some() {
+        let Some(code) = code else {
+            attempt.was_right(deps).await;
+            let detail = "This account has a second factor. Sign in with a `code` of it, or a recovery code.";
+            return Err(Problem::new(ProblemCode::SecondFactorRequired, detail));
+        };
+        let spent = second_factor::spend(deps, context, &user.email, credentials, &code).await?;
+        spent.ok_or_else(invalid_credentials)?;
+        methods.push(AuthMethod::Otp);
+    }
+    attempt.was_right(deps).await;
+    sessions::begin(deps, context, user, methods, tenant_id).await
+}
+
+/// The user with an address. Where there is none the store is asked as often.
+pub(crate) async fn find(deps: &Deps, email: &str) -> Result<Option<User>, Problem> {
     let accounts = deps.store.accounts();
-    let user = accounts.user_by_email(&normalize(&email)).await?;
+    let user = accounts.user_by_email(&normalize(email)).await?;
     if user.is_none() {
         // An address that is known costs a second read, of its user.
         accounts.user(deps.ids.user()).await?;
     }
-    let id = user.as_ref().map_or_else(|| deps.ids.user(), |user| user.id);
-    let credentials = accounts.credentials(id).await?;
-    let hash = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
-    let right = deps.passwords.verify(password, hash).await?;
-    let user = user.filter(|_| right).ok_or_else(|| {
-        let detail = "There is no account with this email address and password.";
-        Problem::new(ProblemCode::InvalidCredentials, detail)
-    })?;
-    sessions::begin(deps, context, user, vec![AuthMethod::Pwd], tenant_id).await
+    Ok(user)
+}
+
+/// Has a person who is signed in prove by the password to be the account's owner, and not only somebody at an open session.
+/// A wrong one counts as a try to sign in, and is 422 at `pointer`.
+pub(crate) async fn prove(
+    deps: &Deps,
+    context: &RequestContext,
+    user: UserId,
+    password: Password,
+    pointer: &str,
+) -> Result<(User, Credentials), Problem> {
+    let user = account(deps, user).await?;
+    let attempt = throttle::sign_in(deps, context, &user.email).await?;
+    let credentials = credentials(deps, user.id).await?;
+    if !deps.passwords.verify(password, Some(credentials.password_hash.clone())).await? {
+        return Err(Problem::validation(vec![FieldError::new(pointer.into(), "is not the account's password")]));
+    }
+    attempt.was_right(deps).await;
+    Ok((user, credentials))
+}
+
+/// Changes credentials by a rule, with an entry in the audit log if there is one; returns what is stored now. The rule is
+/// applied again to what somebody else made of them at the same moment, unless that was another password.
+pub(crate) async fn change_credentials(
+    deps: &Deps,
+    mut stored: Credentials,
+    rule: impl Fn(&Credentials) -> Result<Credentials, Problem>,
+    entry: impl Fn() -> Option<AuditEntry>,
+) -> Result<Credentials, Problem> {
+    let proven = stored.password_hash.clone();
+    let mut tries = 0;
+    loop {
+        let next = Credentials { revision: stored.revision + 1, ..rule(&stored)? };
+        let store = entry().map_or_else(|| deps.store.clone(), |entry| deps.store.audited(entry));
+        match store.accounts().replace_credentials(&next).await {
+            Ok(()) => return Ok(next),
+            Err(error @ StoreError::Conflict { .. }) => {
+                stored = credentials(deps, stored.user).await?;
+                tries += 1;
+                if tries == MAX_TRIES || (stored.password_hash != proven && rule(&stored).is_ok()) {
+                    return Err(error.into());
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Changes credentials and ends the user's sessions but one. They end before, so that where this fails nothing has changed
+/// and it can be repeated; and after, for those that began in between.
+pub(crate) async fn change_and_end_sessions(
+    deps: &Deps,
+    stored: Credentials,
+    rule: impl Fn(&Credentials) -> Result<Credentials, Problem>,
+    but: Option<SessionId>,
+    audit: impl Fn(Change) -> AuditEntry,
+    change: Change,
+) -> Result<(), Problem> {
+    let user = stored.user;
+    let ended = || audit(Change::of("session.end_all", user));
+    sessions::end_all(deps, user, but, ended()).await?;
+    change_credentials(deps, stored, rule, || Some(audit(change.clone()))).await?;
+    sessions::end_all(deps, user, but, ended()).await
+}
+
+/// What proves who a user is.
+pub(crate) async fn credentials(deps: &Deps, user: UserId) -> Result<Credentials, Problem> {
+    deps.store.accounts().credentials(user).await?.ok_or_else(gone)
 }
 
 /// A user. One that is gone since the token was signed is signed in no more.
 pub(crate) async fn account(deps: &Deps, user: UserId) -> Result<User, Problem> {
-    let gone = || Problem::new(ProblemCode::Unauthenticated, "This account exists no more.");
     deps.store.accounts().user(user).await?.ok_or_else(gone)
+}
+
+/// Gives an account another name for display.
+pub(crate) async fn rename(
+    deps: &Deps,
+    user: UserId,
+    name: &str,
+    audit: impl Fn(Change) -> AuditEntry,
+) -> Result<(), Problem> {
+    let mut errors = Vec::new();
+    let name = check_name(name, "/name", &mut errors);
+    if !errors.is_empty() {
+        return Err(Problem::validation(errors));
+    }
+    let user = account(deps, user).await?;
+    let renamed = User { name, ..user.clone() };
+    let change = Change::of("account.update", user.id);
+    let change = change.from(&UserView::of(user.clone(), None)).to(&UserView::of(renamed.clone(), None));
+    Ok(deps.store.audited(audit(change)).accounts().replace(&user, &renamed).await?)
 }
 
 /// What a tenant's data keys for connections are bound to.
@@ -139,6 +248,15 @@ pub(crate) fn taken(error: StoreError) -> Problem {
         | StoreError::Refused { .. }
         | StoreError::Corrupt { .. } => error.into(),
     }
+}
+
+fn gone() -> Problem {
+    Problem::new(ProblemCode::Unauthenticated, "This account exists no more.")
+}
+
+fn invalid_credentials() -> Problem {
+    let detail = "There is no account with this email address and password.";
+    Problem::new(ProblemCode::InvalidCredentials, detail)
 }
 
 pub(crate) fn registration_closed() -> Problem {

@@ -1,8 +1,8 @@
 //! The auth function: accounts, sign-in, and the keys that access tokens are signed with; tenants with their members,
 //! invitations, roles and data keys.
 //!
-//! `POST /api/auth/register`, `POST /api/auth/login`, `GET /api/auth/me`, `GET /.well-known/jwks.json`. Verifying tokens
-//! is left to `tidegate_http`, which every function does for itself with the published keys.
+//! `routes` holds the operations of accounts and sessions; each further resource has a file of its own. Verifying tokens is
+//! left to `tidegate_http`, which every function does for itself with the published keys.
 
 mod accounts;
 mod api_keys;
@@ -11,16 +11,21 @@ mod authority;
 mod client_credentials;
 mod client_throttle;
 mod data_keys;
+mod email;
 mod invitations;
+mod links;
 mod members;
+mod password_change;
 mod passwords;
 mod platform;
 mod roles;
 mod routes;
+mod second_factor;
 mod service_accounts;
 mod sessions;
 mod signing;
 mod tenants;
+mod throttle;
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -42,9 +47,10 @@ pub use signing::{KEY_LIFETIME, PUBLISHED_BEFORE, SigningError, Subject, TOKEN_L
 /// What the function may use.
 #[derive(Clone)]
 pub struct Deps {
-    /// Accounts, tenants and signing keys: items `user#`, `email#`, `ten#`, `jwk#`, `signing#` of the config table.
+    /// Identities, sessions and signing keys in the config table; the audit log and limits (`rate#`) in the history table.
     pub store: Store,
-    /// Makes the data keys of tenants: `kms:GenerateDataKey` for the purpose `connections`.
+    /// Makes the data keys of new tenants: `kms:GenerateDataKey` for the purpose `connections`. Seals second factors:
+    /// `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `second_factor`.
     pub envelope: Envelope,
     /// Signs access tokens: `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `signing`.
     pub signer: TokenSigner,
@@ -190,6 +196,17 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(routes::list_sessions))
         .route(endpoint!(routes::end_session))
         .route(endpoint!(routes::me))
+        .route(endpoint!(routes::update_me))
+        .route(endpoint!(second_factor::get))
+        .route(endpoint!(second_factor::set_up))
+        .route(endpoint!(second_factor::confirm))
+        .route(endpoint!(second_factor::turn_off))
+        .route(endpoint!(second_factor::make_recovery_codes))
+        .route(endpoint!(password_change::change))
+        .route(endpoint!(password_change::forgot))
+        .route(endpoint!(password_change::reset))
+        .route(endpoint!(email::ask))
+        .route(endpoint!(email::verify))
         .route(endpoint!(routes::key_set))
         .route(endpoint!(tenants::list_tenants))
         .route(endpoint!(tenants::create_tenant))

@@ -44,6 +44,10 @@ pub struct LogIn {
     pub email: String,
     /// The account's password.
     pub password: Password,
+    /// A code of the second factor, or a recovery code, where the account has one.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, examples("123456"))]
+    pub code: Option<Password>,
     /// The tenant that the access token is to be for; without it the first one that the user is a member of.
     #[serde(default)]
     pub tenant_id: Option<TenantId>,
@@ -61,6 +65,15 @@ pub enum TokenDelivery {
     Cookie,
     /// Into the answer's body: for programs without a cookie jar.
     Body,
+}
+
+/// What a person changes of the own account.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpdateMe {
+    /// Name for display: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200, examples("Alexandra"))]
+    name: String,
 }
 
 /// What prolongs a session.
@@ -203,7 +216,8 @@ pub(crate) struct KeySet {
 
 /// Make an account and its tenant
 ///
-/// The user owns the tenant. Where registration isn't open this is 403.
+/// The user owns the tenant. Where registration isn't open this is 403. A link that verifies the address is mailed; where it
+/// can't be, the account is made all the same, and `POST /api/auth/email/verification` asks for another.
 #[utoipa::path(
     post,
     path = "/api/auth/register",
@@ -224,7 +238,8 @@ pub(crate) async fn register(
 
 /// Sign in
 ///
-/// The access token is good for 15 minutes; `POST /api/auth/refresh` gets the next one.
+/// The access token is good for 15 minutes; `POST /api/auth/refresh` gets the next one. Where the account has a second factor
+/// and no `code` comes along, this is 403 with the code `second_factor_required`. Too many attempts are 429.
 #[utoipa::path(
     post,
     path = "/api/auth/login",
@@ -342,9 +357,31 @@ pub(crate) async fn end_session(
 /// The caller's account
 #[utoipa::path(get, path = "/api/auth/me", tag = "auth", responses((status = 200, description = "The account", body = Me)))]
 pub(crate) async fn me(caller: Person<AccountRead>, State(deps): State<Deps>) -> Result<Json<Me>, Problem> {
-    let user = accounts::account(&deps, caller.user).await?;
-    let membership = match caller.tenant {
-        Some(tenant) => sessions::membership(&deps, caller.user, tenant).await?,
+    account_of(&deps, caller.user, caller.tenant).await
+}
+
+/// Change one's account
+#[utoipa::path(
+    patch,
+    path = "/api/auth/me",
+    tag = "auth",
+    request_body = UpdateMe,
+    responses((status = 200, description = "The account as it is now", body = Me))
+)]
+pub(crate) async fn update_me(
+    caller: Person<AccountWrite>,
+    State(deps): State<Deps>,
+    Json(body): Json<UpdateMe>,
+) -> Result<Json<Me>, Problem> {
+    let audit = |change| caller.audit(&deps.ids, caller.tenant, change);
+    accounts::rename(&deps, caller.user, &body.name, audit).await?;
+    account_of(&deps, caller.user, caller.tenant).await
+}
+
+async fn account_of(deps: &Deps, user: UserId, tenant: Option<TenantId>) -> Result<Json<Me>, Problem> {
+    let user = accounts::account(deps, user).await?;
+    let membership = match tenant {
+        Some(tenant) => sessions::membership(deps, user.id, tenant).await?,
         None => None,
     };
     let role = membership.as_ref().map(|(_, member)| member.role.clone());

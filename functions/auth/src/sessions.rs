@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tidegate_http::{Change, Problem, ProblemCode, RandomSecret, RequestContext, sha256_hex};
+use tidegate_http::{Change, Problem, ProblemCode, RandomSecret, RequestContext};
 use tidegate_model::{AuthMethod, Member, Session, SessionId, Tenant, TenantId, TenantStatus, User, UserId};
+use tidegate_store::Error as StoreError;
 use zeroize::Zeroizing;
 
 use crate::Deps;
@@ -18,6 +19,8 @@ pub const IDLE_LIFETIME: Duration = Duration::from_secs(14 * 86_400);
 pub const MAX_LIFETIME: Duration = Duration::from_secs(90 * 86_400);
 /// More sessions than these a user can't have: the oldest one ends.
 const MAX_SESSIONS: usize = 50;
+/// So often is a session changed again where it was refreshed at the same moment.
+const MAX_TRIES: u32 = 3;
 
 /// A user who has just proved to be one: tokens, and the tenant that they are for.
 pub(crate) struct SignedIn {
@@ -139,6 +142,8 @@ pub(crate) async fn refresh(
     if !deps.store.sessions().replace(&stored, &renewed).await? {
         // Somebody else was faster with the same token, or ended the session.
         return match deps.store.sessions().get(*user, *session).await? {
+            // It was changed in another way, and the token is still the newest.
+            Some(stored) if secret.is(&stored.refresh_hash) => Err(changed().into()),
             Some(stored) => Err(reused(deps, context, &stored).await?),
             None => Err(ended()),
         };
@@ -159,6 +164,23 @@ pub(crate) async fn end_all(
         deps.store.audited(entry).sessions().delete(user, &ids).await?;
     }
     Ok(())
+}
+
+/// Notes in a session how its user has proved who it is; its next access token tells.
+pub(crate) async fn set_methods(
+    deps: &Deps,
+    user: UserId,
+    id: SessionId,
+    methods: &[AuthMethod],
+) -> Result<(), Problem> {
+    for _ in 0..MAX_TRIES {
+        let Some(stored) = deps.store.sessions().get(user, id).await? else { return Ok(()) };
+        let noted = Session { methods: methods.to_vec(), ..stored.clone() };
+        if deps.store.sessions().replace(&stored, &noted).await? {
+            return Ok(());
+        }
+    }
+    Err(changed().into())
 }
 
 /// A user's membership in a tenant that isn't deleted.
@@ -222,7 +244,6 @@ pub(crate) fn ended() -> Problem {
     Problem::new(ProblemCode::Unauthenticated, "The session has ended, or was never one. Sign in again.")
 }
 
-/// The part of an address in a limit's name: it isn't stored as it is.
-pub(crate) fn hashed(text: &str) -> String {
-    sha256_hex(text.as_bytes())
+fn changed() -> StoreError {
+    StoreError::Conflict { operation: "change a session" }
 }

@@ -87,6 +87,8 @@ codes! {
     LimitReached = CONFLICT, "limit_reached", "There can't be more of these";
     /// Somebody has to administer the installation.
     AdministratorRequired = CONFLICT, "administrator_required", "An administrator has to stay";
+    /// The account has a second factor already.
+    SecondFactorOn = CONFLICT, "second_factor_on", "The second factor is on";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
     /// It has changed since the version that `If-Match` names.

@@ -5,7 +5,9 @@
 use serde::{Deserialize, Serialize};
 use tidegate_model::{Credentials, Member, Tenant, TenantId, User, UserId};
 
-use crate::items::{HEAD, Item, REVISION, SK, document, in_list, key, number, row, string, text};
+use crate::items::{
+    DOC, HEAD, Item, REVISION, SK, document, in_list, key, number, row, string, text, to_json, unlike_any_other,
+};
 use crate::tenants;
 use crate::write::{Condition, ConditionalPut, Outcome};
 use crate::{Error, Page, Store};
@@ -75,14 +77,14 @@ impl Accounts<'_> {
         found.as_ref().map(|item| document(OPERATION, item)).transpose()
     }
 
-    /// Replaces a user's profile; the address stays.
+    /// Replaces the profile of a user that is stored exactly as expected; the address stays.
     ///
     /// # Errors
-    /// [`Error::Conflict`] where there is no such user.
-    pub async fn replace(&self, user: &User) -> Result<(), Error> {
+    /// [`Error::Conflict`] where it was changed meanwhile.
+    pub async fn replace(&self, expected: &User, user: &User) -> Result<(), Error> {
         const OPERATION: &str = "replace user";
-        let known = Condition::Equals(vec![(SK, text(HEAD))]);
-        match self.0.put(OPERATION, self.0.config_table(), || profile(OPERATION, user), known).await? {
+        let unchanged = Condition::Equals(vec![(DOC, text(to_json(OPERATION, DOC, expected)?))]);
+        match self.0.put(OPERATION, self.0.config_table(), || profile(OPERATION, user), unchanged).await? {
             Outcome::Written => Ok(()),
             Outcome::Refused(_) => Err(Error::Conflict { operation: OPERATION }),
         }
@@ -98,15 +100,16 @@ impl Accounts<'_> {
         found.as_ref().map(|item| document(OPERATION, item)).transpose()
     }
 
-    /// Replaces credentials whose stored revision is the one before.
+    /// Replaces credentials whose stored revision is the one before. Of two who write the same at the same moment, because
+    /// both saw the same code, one wins.
     ///
     /// # Errors
     /// [`Error::Conflict`] where they were changed meanwhile.
     pub async fn replace_credentials(&self, credentials: &Credentials) -> Result<(), Error> {
         const OPERATION: &str = "replace credentials";
         let before = Condition::Equals(vec![(REVISION, number(credentials.revision.saturating_sub(1)))]);
-        let item = || credentials_row(OPERATION, credentials);
-        match self.0.put(OPERATION, self.0.config_table(), item, before).await? {
+        let item = unlike_any_other(credentials_row(OPERATION, credentials)?);
+        match self.0.put(OPERATION, self.0.config_table(), || Ok(item.clone()), before).await? {
             Outcome::Written => Ok(()),
             Outcome::Refused(_) => Err(Error::Conflict { operation: OPERATION }),
         }

@@ -22,6 +22,8 @@ pub(crate) const DOC: &str = "doc";
 pub(crate) const TENANT: &str = "tenant";
 /// Counts a row's writes; conditions use it.
 pub(crate) const REVISION: &str = "revision";
+/// Names the write that made the row.
+const WRITE: &str = "write";
 /// Sort key of an aggregate's main row.
 pub(crate) const HEAD: &str = "head";
 
@@ -54,6 +56,19 @@ pub(crate) fn row<T: Serialize>(
     let mut item = key(pk, sk);
     item.insert(DOC.to_owned(), AttributeValue::S(to_json(operation, DOC, value)?));
     Ok(item)
+}
+
+/// The row, told from one that somebody else writes with the same content: of two who count at the same moment the second
+/// would otherwise take the first one's write for a repetition of its own.
+///
+/// # Panics
+/// The system's random number generator fails.
+#[expect(clippy::expect_used, reason = "a system without randomness can tell no two writes apart")]
+pub(crate) fn unlike_any_other(mut row: Item) -> Item {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system's random number generator failed");
+    row.insert(WRITE.to_owned(), text(format_args!("{:032x}", u128::from_be_bytes(bytes))));
+    row
 }
 
 /// The row, as one that is found in a list of `config` by this sort key.

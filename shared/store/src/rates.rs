@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::items::{HEAD, Item, expiry, key, string, text};
+use crate::items::{HEAD, Item, expiry, key, string, text, unlike_any_other};
 use crate::tables::TTL;
 use crate::write::{Condition, Outcome};
 use crate::{Error, Store};
 
-/// The time up to which the limit is used up: microseconds since 1970.
+/// The time up to which the limit is used up: microseconds since 1970, in sixteen digits until the year 2286, so that texts
+/// sort as numbers do.
 const USED_UNTIL: &str = "until";
 /// Of several who take at the same time each may have to look again once for every other.
 const MAX_TRIES: u32 = 6;
@@ -66,7 +67,7 @@ pub enum Taken {
 
 impl Rates<'_> {
     /// Takes tokens of a limit. One write where nobody else took since `known`, the state that the last call gave back; one
-    /// more for each who did.
+    /// more for each who did. Without `known` it is one where the limit is whole, whether it was ever used or not.
     ///
     /// # Errors
     /// The database is away, or too many take at the same time.
@@ -86,12 +87,6 @@ impl Rates<'_> {
             let used_until = known.unwrap_or(now_us).max(now_us);
             let next = used_until + rate.cost_us(tokens);
             let over = next - now_us - rate.cost_us(rate.burst);
-            let item = || -> Result<Item, Error> {
-                let mut item = key(partition(limit), HEAD);
-                item.insert(USED_UNTIL.to_owned(), text(next));
-                item.insert(TTL.to_owned(), expiry(now, RETENTION));
-                Ok(item)
-            };
             if over > 0 {
                 // What is known may be older than what is stored, but never younger: others only take.
                 let after = Duration::from_micros(over.unsigned_abs());
@@ -99,9 +94,10 @@ impl Rates<'_> {
             }
             let condition = match known {
                 Some(known) => Condition::Equals(vec![(USED_UNTIL, text(known))]),
-                None => Condition::Absent,
+                None => Condition::AbsentOrUpTo(USED_UNTIL, text(now_us)),
             };
-            match self.0.put(OPERATION, table, item, condition).await? {
+            let item = row(limit, next, now);
+            match self.0.put(OPERATION, table, || Ok(item.clone()), condition).await? {
                 Outcome::Written => {
                     let left = rate.tokens(rate.cost_us(rate.burst) - (next - now_us));
                     return Ok((Taken::Granted { left }, next));
@@ -115,7 +111,7 @@ impl Rates<'_> {
                     };
                     known = Some(stored.map_err(unreadable)?);
                 }
-                // Expired, and swept meanwhile.
+                // Swept meanwhile.
                 Outcome::Refused(None) => known = None,
             }
         }
@@ -135,15 +131,17 @@ impl Rates<'_> {
         known: i64,
     ) -> Result<(), Error> {
         const OPERATION: &str = "give back to a rate limit";
-        let item = || -> Result<Item, Error> {
-            let mut item = key(partition(limit), HEAD);
-            item.insert(USED_UNTIL.to_owned(), text(known - rate.cost_us(tokens)));
-            item.insert(TTL.to_owned(), expiry(now, RETENTION));
-            Ok(item)
-        };
+        let item = row(limit, known - rate.cost_us(tokens), now);
         let unchanged = Condition::Equals(vec![(USED_UNTIL, text(known))]);
-        self.0.put(OPERATION, self.0.history_table(), item, unchanged).await.map(drop)
+        self.0.put(OPERATION, self.0.history_table(), || Ok(item.clone()), unchanged).await.map(drop)
     }
+}
+
+fn row(limit: &str, used_until: i64, now: Timestamp) -> Item {
+    let mut item = key(partition(limit), HEAD);
+    item.insert(USED_UNTIL.to_owned(), text(used_until));
+    item.insert(TTL.to_owned(), expiry(now, RETENTION));
+    unlike_any_other(item)
 }
 
 fn partition(limit: &str) -> String {

@@ -26,6 +26,8 @@ pub(crate) enum Condition {
     Absent,
     /// The row's attributes have these values.
     Equals(Vec<(&'static str, AttributeValue)>),
+    /// There is no row, or its attribute is this text or one that sorts before it.
+    AbsentOrUpTo(&'static str, AttributeValue),
     /// The row's attributes have these values, and it has no attribute of this name.
     EqualsWithout(Vec<(&'static str, AttributeValue)>, &'static str),
 }
@@ -111,6 +113,7 @@ impl Condition {
         };
         match self {
             Condition::Absent => format!("attribute_not_exists({PK})"),
+            Condition::AbsentOrUpTo(..) => format!("attribute_not_exists({PK}) OR #c0 <= :c0"),
             Condition::Equals(values) => equal(values),
             Condition::EqualsWithout(values, _) => format!("{} AND attribute_not_exists(#absent)", equal(values)),
         }
@@ -122,6 +125,7 @@ impl Condition {
         };
         match self {
             Condition::Absent => None,
+            Condition::AbsentOrUpTo(name, value) => Some(equal(&[(*name, value.clone())])),
             Condition::Equals(values) => Some(equal(values)),
             Condition::EqualsWithout(values, absent) => {
                 let mut names: HashMap<_, _> = equal(values);
@@ -134,6 +138,7 @@ impl Condition {
     fn values(self) -> Option<Item> {
         match self {
             Condition::Absent => None,
+            Condition::AbsentOrUpTo(_, value) => Some(Item::from([(":c0".to_owned(), value)])),
             Condition::Equals(values) | Condition::EqualsWithout(values, _) => {
                 Some(values.into_iter().enumerate().map(|(i, (_, value))| (format!(":c{i}"), value)).collect())
             }

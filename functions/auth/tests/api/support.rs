@@ -1,9 +1,10 @@
 //! Instances of the auth function over one installation, and callers without a session.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use http::Method;
-use serde_json::Value;
-use std::sync::Arc;
+use serde_json::{Value, json};
 
 use tidegate_auth::{Deps, IDLE_LIFETIME, Passwords, Registration, Settings, Subject, TokenSigner, api};
 use tidegate_http::TokenVerifier;
@@ -25,6 +26,45 @@ pub(crate) struct SignedIn {
     pub(crate) tenant: TenantId,
     pub(crate) session: Session,
     pub(crate) member: Member,
+}
+
+/// The password of everybody who registers.
+pub(crate) const PASSWORD: &str = "correct horse battery";
+
+/// What somebody holds who signed in as a program does, with the refresh token in the body.
+#[derive(Clone)]
+pub(crate) struct Tokens {
+    pub(crate) access: String,
+    pub(crate) refresh: String,
+    pub(crate) user: UserId,
+    pub(crate) tenant: TenantId,
+}
+
+impl Tokens {
+    /// Those of an answer.
+    pub(crate) fn of(answer: &Answer) -> Self {
+        assert!(answer.status.is_success(), "{}", answer.body);
+        Self {
+            access: answer.text("/access_token").to_owned(),
+            refresh: answer.text("/refresh_token").to_owned(),
+            user: answer.text("/user/id").parse().unwrap(),
+            tenant: answer.text("/tenant/id").parse().unwrap(),
+        }
+    }
+}
+
+/// The status and code of an answer.
+pub(crate) fn outcome(answer: &Answer) -> (u16, &str) {
+    (answer.status.as_u16(), answer.text("/code"))
+}
+
+/// The token in the one mail to an address; empty where none came.
+pub(crate) fn mailed_token(world: &World, to: &str) -> String {
+    let mails = world.outbox.take(to);
+    assert!(mails.len() <= 1, "{} mails", mails.len());
+    let text = mails.into_iter().map(|mail| mail.text).collect::<String>();
+    let token = text.split_once("?token=").map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned());
+    token.unwrap_or_default()
 }
 
 /// A new instance: it knows no key yet.
@@ -82,7 +122,30 @@ pub(crate) async fn sign_in(world: &World, role: Role) -> SignedIn {
     SignedIn { token, user: account.user.id, tenant: account.tenant.id, session, member: account.owner }
 }
 
+/// What registers somebody.
+pub(crate) fn registration(email: &str) -> Value {
+    json!({"email": email, "password": PASSWORD, "name": "Alex", "tenant_name": "Example Ltd."})
+}
+
 impl Client {
+    /// Makes an account with a tenant of its own, and signs in.
+    pub(crate) async fn register(&self, email: &str) -> Tokens {
+        self.post("/api/auth/register", &registration(email)).await.expect(201);
+        Tokens::of(&self.log_in(email, json!({})).await)
+    }
+
+    /// Signs in with [`PASSWORD`], or with what else is said.
+    pub(crate) async fn log_in(&self, email: &str, more: Value) -> Answer {
+        let mut body = json!({"email": email, "password": PASSWORD, "token_delivery": "body"});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.post("/api/auth/login", &body).await
+    }
+
+    /// Asks for the next tokens with a refresh token in the body.
+    pub(crate) async fn refresh(&self, refresh_token: &str) -> Answer {
+        self.post("/api/auth/refresh", &json!({"refresh_token": refresh_token})).await
+    }
+
     pub(crate) fn of(app: TestApp) -> Self {
         Self { app, token: None }
     }
@@ -96,7 +159,15 @@ impl Client {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
-        self.send(Method::POST, path, &[("content-type", "application/json")], body.to_string().into()).await
+        self.json(Method::POST, path, body).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, &[], Body::empty()).await
+    }
+
+    pub(crate) async fn json(&self, method: Method, path: &str, body: &Value) -> Answer {
+        self.send(method, path, &[("content-type", "application/json")], body.to_string().into()).await
     }
 
     pub(crate) async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Answer {

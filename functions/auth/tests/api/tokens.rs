@@ -57,7 +57,7 @@ fn header(good: &str) -> Header {
 #[tokio::test]
 async fn a_token_says_who_where_and_until_when() {
     let world = World::without_key().await;
-    let SignedIn { token, user, tenant, .. } = sign_in(&world, Role::Viewer).await;
+    let SignedIn { token, user, tenant, session, .. } = sign_in(&world, Role::Viewer).await;
     let [header, claims] = read(&token);
     assert_json_snapshot!(header, {".kid" => "[kid]"}, @r##"
     {
@@ -67,20 +67,28 @@ async fn a_token_says_who_where_and_until_when() {
     }
     "##);
     let iat = world.clock.now().as_second();
-    assert_json_snapshot!(claims, {".sub" => "[user]", ".tenant" => "[tenant]", ".iat" => "[now]", ".exp" => "[an hour later]", ".jti" => "[id]"}, @r##"
+    assert_json_snapshot!(claims, {".sub" => "[user]", ".sid" => "[session]", ".tenant" => "[tenant]", ".iat" => "[now]", ".exp" => "[a quarter later]", ".jti" => "[id]"}, @r##"
     {
       "iss": "https://tidegate.test",
       "aud": "tidegate-api",
       "sub": "[user]",
+      "client_id": "tidegate",
+      "sid": "[session]",
+      "amr": [
+        "pwd"
+      ],
       "tenant": "[tenant]",
-      "role": "viewer",
+      "roles": [
+        "viewer"
+      ],
       "iat": "[now]",
-      "exp": "[an hour later]",
+      "exp": "[a quarter later]",
       "jti": "[id]"
     }
     "##);
     assert_eq!((&claims["sub"], &claims["tenant"]), (&json!(user), &json!(tenant)));
-    assert_eq!((&claims["iat"], &claims["exp"]), (&json!(iat), &json!(iat + 3600)));
+    assert_eq!(claims["sid"], json!(session.id));
+    assert_eq!((&claims["iat"], &claims["exp"]), (&json!(iat), &json!(iat + 900)));
     assert_eq!(app(&world).with_token(&token).get("/api/auth/me").await.body["user"]["role"], "viewer");
 }
 
@@ -88,6 +96,7 @@ async fn a_token_says_who_where_and_until_when() {
 async fn every_tampered_token_is_refused() {
     let world = World::without_key().await;
     let good = sign_in(&world, Role::Owner).await.token;
+    let stranger = sign_in(&world, Role::Owner).await;
     let [good_header, claims] = read(&good);
     let (key, now) = (private_key(&world).await, world.clock.now().as_second());
     let sign = |header: &Header, claims: &Value, key: &EncodingKey| jsonwebtoken::encode(header, claims, key).unwrap();
@@ -146,12 +155,19 @@ async fn every_tampered_token_is_refused() {
         ("expired", with_claim("exp", json!(now - 6))),
         ("signed in the future", with_claim("iat", json!(now + 6))),
         ("an end that is no number", with_claim("exp", json!("2030"))),
-        ("a role that isn't", with_claim("role", json!("root"))),
+        ("a role that can't be one", with_claim("roles", json!(["Root!"]))),
         ("a tenant that is none", with_claim("tenant", json!("*"))),
+        ("a way of signing in that there isn't", with_claim("amr", json!(["magic"]))),
+        ("another's session", with_claim("sid", json!(stranger.session.id))),
+        ("a session that never was", with_claim("sid", json!(world.ids.session()))),
+        ("another subject", with_claim("sub", json!(stranger.user))),
+        ("a machine with a person's session", with_claim("sub", json!(world.ids.service_account()))),
+        ("another client", with_claim("client_id", json!(world.ids.api_key()))),
+        ("no session", without_claim("sid")),
+        ("no client", without_claim("client_id")),
         ("no issuer", without_claim("iss")),
         ("no audience", without_claim("aud")),
         ("no end", without_claim("exp")),
-        ("no tenant", without_claim("tenant")),
         ("other claims under this signature", format!("{}.{}.{signature}", encode(&good_header), encode(&promoted))),
         ("a cut signature", good[..good.len() - 2].to_owned()),
         ("a fourth part", format!("{good}.{signature}")),

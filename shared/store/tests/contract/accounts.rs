@@ -1,5 +1,6 @@
 //! Accounts and signing keys.
 
+use tidegate_model::{Credentials, User};
 use tidegate_store::{Error, PublicKey, SigningKey, SigningRing};
 
 use crate::setup::{Setup, everywhere};
@@ -33,6 +34,36 @@ async fn an_address_belongs_to_one_account() {
         assert_eq!(accounts.user_by_email("alex@example.com").await.unwrap(), Some(first.user));
         assert_eq!(tenants.get(second.tenant.id).await.unwrap(), None, "nothing of the second is stored");
         assert_eq!(accounts.user(second.user.id).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_those_who_change_credentials_alike_at_once_one_wins() {
+    everywhere(async |setup| {
+        let accounts = setup.store().accounts();
+        let account = setup.account("alex@example.com");
+        accounts.create(account.new_account()).await.unwrap();
+        let next = Credentials { revision: 2, ..account.credentials.clone() };
+        let written = futures::future::join_all((0..8).map(|_| accounts.replace_credentials(&next))).await;
+        assert_eq!(written.iter().filter(|written| written.is_ok()).count(), 1);
+        assert!(written.iter().all(|written| matches!(written, Ok(()) | Err(Error::Conflict { .. }))));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_profile_is_replaced_by_who_knows_it_as_it_is() {
+    everywhere(async |setup| {
+        let accounts = setup.store().accounts();
+        let account = setup.account("alex@example.com");
+        accounts.create(account.new_account()).await.unwrap();
+        let first = account.user;
+        let renamed = User { name: "Alexandra".to_owned(), ..first.clone() };
+        accounts.replace(&first, &renamed).await.unwrap();
+        let verified = User { email_verified_at: Some(setup.clock.now()), ..first.clone() };
+        assert!(matches!(accounts.replace(&first, &verified).await, Err(Error::Conflict { .. })));
+        assert_eq!(accounts.user(first.id).await.unwrap(), Some(renamed));
     })
     .await;
 }

@@ -11,6 +11,7 @@ mod faults;
 mod folder;
 mod journal;
 mod platform;
+mod rates;
 mod run_list;
 mod runs;
 mod setup;

@@ -1,0 +1,134 @@
+//! How often somebody may try: to sign in, to prove a code, to have mail sent. Counted in the store for all instances
+//! together, per account and per address that the request came from. A store that can't count lets nobody try, unlike the
+//! API's limits: behind those everybody has proved who it is.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tidegate_http::{Problem, ProblemCode, RequestContext, sha256_hex};
+use tidegate_store::{Rate, Taken};
+
+use crate::Deps;
+use crate::accounts::normalize;
+
+/// Of an account: whether it exists or not.
+const SIGN_IN: Rate = Rate { every: Duration::from_secs(60), burst: 20 };
+/// Of whoever has the password already and lacks a code. A million codes of which three are good at a time: after a year of
+/// trying the chance is one in twenty.
+const CODE: Rate = Rate { every: Duration::from_secs(1_800), burst: 10 };
+/// To one address, whether it has an account or not.
+const MAIL: Rate = Rate { every: Duration::from_secs(600), burst: 5 };
+/// Of an address that requests come from.
+const CLIENT: Rate = Rate { every: Duration::from_secs(10), burst: 50 };
+
+/// A try that was counted.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    taken: Vec<(String, Rate, i64)>,
+    at: Timestamp,
+}
+
+/// Counts a try to prove to be the owner of an account.
+///
+/// # Errors
+/// 429: there were too many; 503: they can't be counted.
+pub(crate) async fn sign_in(deps: &Deps, context: &RequestContext, email: &str) -> Result<Attempt, Problem> {
+    attempt(deps, vec![(of_client(context), CLIENT), (of_account("sign-in", email), SIGN_IN)]).await
+}
+
+/// Counts a try to guess a code, by somebody whose other proof was right.
+///
+/// # Errors
+/// 429: there were too many; 503: they can't be counted.
+pub(crate) async fn code(deps: &Deps, email: &str) -> Result<Attempt, Problem> {
+    attempt(deps, vec![(of_account("code", email), CODE)]).await
+}
+
+/// Counts a mail that somebody wants sent to an address.
+///
+/// # Errors
+/// 429: there were too many; 503: they can't be counted.
+pub(crate) async fn mail(deps: &Deps, context: &RequestContext, email: &str) -> Result<Attempt, Problem> {
+    attempt(deps, vec![(of_client(context), CLIENT), (of_account("mail", email), MAIL)]).await
+}
+
+/// Counts a try that is about no account that could be named.
+///
+/// # Errors
+/// 429: there were too many; 503: they can't be counted.
+pub(crate) async fn client(deps: &Deps, context: &RequestContext) -> Result<Attempt, Problem> {
+    attempt(deps, vec![(of_client(context), CLIENT)]).await
+}
+
+impl Attempt {
+    /// Gives back what it took: it was right, so it was no guess. That this fails hinders nobody.
+    pub(crate) async fn was_right(self, deps: &Deps) {
+        for (limit, rate, state) in &self.taken {
+            if let Err(error) = deps.store.rates().give_back(limit, *rate, 1, self.at, *state).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(component = "auth", error, "a successful sign-in stays counted as a try");
+            }
+        }
+    }
+}
+
+async fn attempt(deps: &Deps, limits: Vec<(String, Rate)>) -> Result<Attempt, Problem> {
+    let at = deps.clock.now();
+    let mut taken = Vec::with_capacity(limits.len());
+    for (limit, rate) in limits {
+        match deps.store.rates().take(&limit, rate, 1, at, None).await? {
+            (Taken::Granted { .. }, state) => taken.push((limit, rate, state)),
+            (Taken::Refused { after }, _) => return Err(too_many(after)),
+        }
+    }
+    Ok(Attempt { taken, at })
+}
+
+fn too_many(after: Duration) -> Problem {
+    let detail = "There were too many attempts. Wait as `Retry-After` says.";
+    Problem::new(ProblemCode::RateLimited, detail).retry_after(after)
+}
+
+/// The account's address isn't stored as it is.
+fn of_account(what: &str, email: &str) -> String {
+    format!("{what}#{}", sha256_hex(normalize(email).as_bytes()))
+}
+
+/// One IPv4 address, or the 64 bits of an IPv6 address that name a network: whoever has one address there has them all.
+/// Where nobody knows the address all share one limit.
+fn of_client(context: &RequestContext) -> String {
+    match context.address.map(|address| address.to_canonical()) {
+        Some(IpAddr::V4(address)) => format!("client#{address}"),
+        Some(IpAddr::V6(address)) => format!("client#{:x}/64", address.to_bits() >> 64),
+        None => "client#unknown".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidegate_platform::{Clock, Ids};
+
+    use super::*;
+
+    fn client_of(address: &str) -> String {
+        let mut context = RequestContext::of_command(&Ids::new(Clock::system()));
+        context.address = Some(address.parse().unwrap());
+        of_client(&context)
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_client_and_so_is_an_ipv4_address_however_written() {
+        assert_eq!(client_of("2001:db8:1:2::1"), client_of("2001:db8:1:2:ffff::9"));
+        assert_ne!(client_of("2001:db8:1:2::1"), client_of("2001:db8:1:3::1"));
+        assert_eq!(client_of("192.0.2.1"), client_of("::ffff:192.0.2.1"));
+        assert_ne!(client_of("192.0.2.1"), client_of("192.0.2.2"));
+    }
+
+    #[test]
+    fn an_account_is_one_however_its_address_is_written() {
+        assert_eq!(of_account("code", " ALEX@Example.com"), of_account("code", "alex@example.com"));
+        assert!(!of_account("code", "alex@example.com").contains("alex"));
+    }
+}
