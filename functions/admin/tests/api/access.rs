@@ -66,6 +66,7 @@ async fn no_api_key_administers_whatever_its_scopes_say() {
         amr: Vec::new(),
         tenant: Some(owner.tenant),
         roles: vec![Role::Admin.into()],
+        scope: None,
         iat: now.as_second(),
         exp: now.as_second() + 900,
         jti: "1".to_owned(),

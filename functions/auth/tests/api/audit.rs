@@ -60,7 +60,7 @@ impl Setup {
     /// Makes some change with this entry.
     async fn write(&self, entry: AuditEntry) -> Result<(), tidegate_store::Error> {
         let user = self.world.ids.user();
-        self.world.store.audited(entry).platform().add_administrator(user, self.world.clock.now()).await
+        self.world.store.audited(entry).platform().add_administrator(user, self.world.clock.now(), None).await
     }
 
     /// The lines of one part of an export.

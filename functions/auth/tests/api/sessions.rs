@@ -6,8 +6,10 @@ use axum::body::Body;
 use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
-use tidegate_auth::{IDLE_LIFETIME, MAX_LIFETIME, PUBLISHED_BEFORE, Registration, Settings, TOKEN_LIFETIME, api};
-use tidegate_model::{Member, Role, TenantId, UserId};
+use tidegate_auth::{
+    IDLE_LIFETIME, MAX_LIFETIME, PUBLISHED_BEFORE, Registration, Settings, TOKEN_LIFETIME, TokenSigner, api,
+};
+use tidegate_model::{Actor, AuditEntry, Member, Role, TenantId, UserId};
 use tidegate_testing::{Account, Answer, TestApp, World};
 
 use crate::support::{Client, PASSWORD, Tokens, deps, instance, outcome, registration};
@@ -294,6 +296,26 @@ async fn published(app: &Client) -> Vec<String> {
     keys.body["keys"].as_array().unwrap().iter().map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The id of a new signing key.
+async fn rotate(world: &World, signer: &TokenSigner, withdraw: bool) -> String {
+    let entry = |kid: &str| {
+        let actor = Actor { principal: None, session: None, api_key: None, address: None };
+        let id = world.ids.audit();
+        AuditEntry {
+            id,
+            tenant: None,
+            at: id.timestamp(),
+            actor,
+            action: "signing_key.rotate".to_owned(),
+            target: kid.to_owned(),
+            before: None,
+            after: None,
+            request_id: "req_0".to_owned(),
+        }
+    };
+    signer.rotate(withdraw, entry).await.unwrap().public.kid
+}
+
 #[tokio::test]
 async fn a_new_signing_key_is_published_before_it_signs_and_signs_nobody_out() {
     let world = World::without_key().await;
@@ -305,7 +327,7 @@ async fn a_new_signing_key_is_published_before_it_signs_and_signs_nobody_out() {
     let first = kid(&tokens.access);
     assert_eq!(me(&elsewhere, &tokens).await, 200, "its keys are read now, and not again for a while");
 
-    let second = signer.rotate(false).await.unwrap();
+    let second = rotate(&world, &signer, false).await;
     world.clock.advance(Duration::from_secs(30));
     let keys = published(&app).await;
     assert!(keys.contains(&first) && keys.contains(&second) && keys.len() == 2, "{keys:?}");
@@ -321,7 +343,7 @@ async fn a_new_signing_key_is_published_before_it_signs_and_signs_nobody_out() {
     assert!(published(&elsewhere).await.contains(&first), "its last tokens are still good");
 
     world.clock.advance(Duration::from_secs(3_600));
-    let third = signer.rotate(false).await.unwrap();
+    let third = rotate(&world, &signer, false).await;
     world.clock.advance(Duration::from_secs(30));
     let keys = published(&open(&world)).await;
     assert!(!keys.contains(&first) && keys.contains(&second) && keys.contains(&third), "{keys:?}");
@@ -339,7 +361,7 @@ async fn withdrawn_keys_are_good_for_five_minutes_at_most_and_sessions_go_on() {
     let tokens = app.register("alex@example.com").await;
     assert_eq!(me(&elsewhere, &tokens).await, 200);
 
-    let new = signer.rotate(true).await.unwrap();
+    let new = rotate(&world, &signer, true).await;
     let next = Tokens::of(&app.refresh(&tokens.refresh).await);
     assert_eq!((kid(&next.access), published(&open(&world)).await), (new.clone(), vec![new]));
     assert_eq!(me(&open(&world), &tokens).await, 401, "to an instance that reads the keys now");
