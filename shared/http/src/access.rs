@@ -145,6 +145,7 @@ where
         if !allowed || !identity.is_for(P::PERMISSION) {
             return Err(Problem::forbidden(P::PERMISSION));
         }
+        context.tell_rate(authenticator.count_person(user).await?);
         let Identity { methods, tenant, .. } = identity;
         Ok(Self { user, session, methods, tenant, context, permission: PhantomData })
     }

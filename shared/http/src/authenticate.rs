@@ -222,6 +222,11 @@ impl Authenticator {
         Ok(Client { key, role, permissions, rate })
     }
 
+    /// Counts a request of a person about the own account or the installation: no tenant's limit is about these.
+    pub(crate) async fn count_person(&self, user: UserId) -> Result<Option<RateStatus>, Problem> {
+        self.limiter.person(user).await
+    }
+
     /// Whether somebody administers the installation.
     pub(crate) async fn is_administrator(&self, user: UserId) -> Result<bool, Problem> {
         let read = async { self.store.platform().is_administrator(user).await };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use moka::future::Cache;
-use tidegate_model::{ApiKeyId, Limits, TenantId};
+use tidegate_model::{ApiKeyId, Limits, TenantId, UserId};
 use tidegate_platform::Clock;
 use tidegate_store::{Rate, Store, Taken};
 use tokio::sync::Mutex;
@@ -85,6 +85,17 @@ impl RateLimiter {
             None => None,
         };
         Ok(of_key.into_iter().chain(of_tenant).min_by_key(|status| status.remaining))
+    }
+
+    /// Counts a request of a person that isn't about a tenant.
+    ///
+    /// # Errors
+    /// 429: the person has none left.
+    pub async fn person(&self, user: UserId) -> Result<Option<RateStatus>, Problem> {
+        match self.defaults.api_per_second {
+            Some(rate) => self.take(format!("{user}#api"), rate, "you").await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Counts a webhook.
