@@ -116,6 +116,7 @@ pub(crate) async fn log_in(deps: &Deps, context: &RequestContext, request: LogIn
     let hash = credentials.as_ref().map(|credentials| credentials.password_hash.clone());
     let right = deps.passwords.verify(password, hash).await?;
     let (user, credentials) = user.zip(credentials).filter(|_| right).ok_or_else(invalid_credentials)?;
+    let proven = credentials.password_hash.clone();
     let mut methods = vec![AuthMethod::Pwd];
     if second_factor::confirmed(&credentials).is_some() {
         let Some(code) = code else {
@@ -128,7 +129,14 @@ pub(crate) async fn log_in(deps: &Deps, context: &RequestContext, request: LogIn
         methods.push(AuthMethod::Otp);
     }
     attempt.was_right(deps).await;
-    sessions::begin(deps, context, user, methods, tenant_id).await
+    let signed_in = sessions::begin(deps, context, user, methods, tenant_id).await?;
+    // Who changes the password ends all sessions that there are; this one came to be meanwhile, by the former password.
+    let user = signed_in.user.id;
+    if self::credentials(deps, user).await?.password_hash != proven {
+        deps.store.sessions().delete(user, &[signed_in.session]).await?;
+        return Err(invalid_credentials());
+    }
+    Ok(signed_in)
 }
 
 /// The user with an address. Where there is none the store is asked as often.

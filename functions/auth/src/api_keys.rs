@@ -17,7 +17,8 @@ use tidegate_store::{MAX_PAGE, Page};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use crate::service_accounts::{account, tenant};
+use crate::authority::Authority;
+use crate::service_accounts::account;
 use crate::{Deps, accounts};
 
 /// How long a rotated key goes on working where nothing else is said.
@@ -142,11 +143,12 @@ pub(crate) async fn create_api_key(
     Json(body): Json<CreateApiKey>,
 ) -> Result<Created<NewApiKey>, Problem> {
     let member = account(&deps, caller.tenant, id).await?;
-    let of_role = tenant(&deps, caller.tenant).await?.permissions(&member.role);
+    let authority = Authority::of(&deps, &caller).await?;
+    let of_role = authority.tenant.permissions(&member.role);
     let now = deps.clock.now();
     let mut errors = Vec::new();
     let name = accounts::check_name(&body.name, "/name", &mut errors);
-    let scopes = check_scopes(&body.scopes, &of_role, &caller.permissions, &mut errors);
+    let scopes = check_scopes(&body.scopes, &of_role, &authority.permissions, &mut errors);
     if body.expires_at.is_some_and(|end| end <= now) {
         errors.push(FieldError::new("/expires_at".into(), "must be a time to come"));
     }
@@ -243,8 +245,9 @@ pub(crate) async fn rotate_api_key(
     }
     let former = key_of(&deps, caller.tenant, id, key).await?;
     // The caller will hold the new key, and with it all its scopes.
-    for scope in &former.scopes {
-        caller.require(*scope)?;
+    let authority = Authority::of(&deps, &caller).await?;
+    if let Some(beyond) = former.scopes.difference(&authority.permissions).next() {
+        return Err(Problem::forbidden(*beyond));
     }
     let now = deps.clock.now();
     let secret = RandomSecret::new();

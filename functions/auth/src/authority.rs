@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 
 use tidegate_http::permission::Required;
 use tidegate_http::{Caller, Problem, ProblemCode};
-use tidegate_model::{FieldError, Member, Permission, Pointer, Role, RoleName, Tenant, TenantStatus};
+use tidegate_model::{FieldError, Member, Permission, Pointer, PrincipalId, Role, RoleName, Tenant, TenantStatus};
 
-use crate::Deps;
+use crate::{Deps, sessions};
 
-/// How a caller stands, read again. [`Caller`] may be half a minute old, in which somebody who was removed could let
-/// themselves in again.
+/// How a caller stands, read again. What [`Caller`] knows may be half a minute old, in which somebody who was removed, or
+/// whose session was ended, could let themselves in again.
 pub(crate) struct Authority {
     /// The tenant's head.
     pub(crate) tenant: Tenant,
     /// The caller in it.
     pub(crate) member: Member,
-    permissions: BTreeSet<Permission>,
+    /// What it may do.
+    pub(crate) permissions: BTreeSet<Permission>,
 }
 
 impl Authority {
@@ -27,6 +28,15 @@ impl Authority {
             return Err(Problem::tenant_suspended());
         }
         let member = deps.store.tenants().member(tenant.id, caller.principal).await?.ok_or_else(left)?;
+        let still = match (caller.principal, caller.session, caller.api_key) {
+            (PrincipalId::User(user), Some(session), None) => deps.store.sessions().get(user, session).await?.is_some(),
+            (PrincipalId::Service(_), None, Some(key)) => deps.store.api_keys().get(key).await?.is_some(),
+            // Of a token that is a machine's by its client credentials the key is named too.
+            _ => false,
+        };
+        if !still {
+            return Err(sessions::ended());
+        }
         let mut permissions = tenant.permissions(&member.role);
         // Where an API key is used, its scopes bound what the role allows.
         permissions.retain(|permission| caller.permissions.contains(permission));

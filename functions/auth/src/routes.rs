@@ -457,7 +457,7 @@ pub(crate) fn answer(
     signed_in: SignedIn,
     delivery: TokenDelivery,
 ) -> (SetRefresh, Account) {
-    let SignedIn { access_token, refresh_token, user, tenant } = signed_in;
+    let SignedIn { session: _, access_token, refresh_token, user, tenant } = signed_in;
     context.name_caller(tenant.as_ref().map(|(tenant, _)| tenant.id), user.id.into());
     let refresh_token = refresh_token.write();
     let (cookie, refresh_token) = match delivery {

@@ -5,9 +5,10 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tidegate_http::permission::{ServiceAccountsRead, ServiceAccountsWrite};
 use tidegate_http::{Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, Query, Time};
-use tidegate_model::{FieldError, Member, PrincipalId, Role, RoleName, ServiceAccountId, Tenant, TenantId};
+use tidegate_model::{Member, PrincipalId, RoleName, ServiceAccountId, TenantId};
 use utoipa::ToSchema;
 
+use crate::authority::Authority;
 use crate::{Deps, accounts, api_keys};
 
 /// A service account to make.
@@ -69,14 +70,13 @@ pub(crate) async fn create_service_account(
     State(deps): State<Deps>,
     Json(body): Json<CreateServiceAccount>,
 ) -> Result<Created<ServiceAccountView>, Problem> {
-    let tenant = tenant(&deps, caller.tenant).await?;
+    let authority = Authority::of(&deps, &caller).await?;
     let mut errors = Vec::new();
     let name = accounts::check_name(&body.name, "/name", &mut errors);
-    check_role(&tenant, &body.role, &mut errors);
     if !errors.is_empty() {
         return Err(Problem::validation(errors));
     }
-    within_own(&caller, &tenant, &body.role)?;
+    authority.may_give(&body.role, "/role")?;
     let id = deps.ids.service_account();
     let member = Member {
         tenant: caller.tenant,
@@ -139,18 +139,15 @@ pub(crate) async fn change_service_account(
     Json(body): Json<ChangeServiceAccount>,
 ) -> Result<Json<ServiceAccountView>, Problem> {
     let before = account(&deps, caller.tenant, id).await?;
-    let tenant = tenant(&deps, caller.tenant).await?;
+    let authority = Authority::of(&deps, &caller).await?;
     let mut errors = Vec::new();
     let name = body.name.map(|name| accounts::check_name(&name, "/name", &mut errors));
-    if let Some(role) = &body.role {
-        check_role(&tenant, role, &mut errors);
-    }
     if !errors.is_empty() {
         return Err(Problem::validation(errors));
     }
     if let Some(role) = &body.role {
-        within_own(&caller, &tenant, &before.role)?;
-        within_own(&caller, &tenant, role)?;
+        authority.may_take(&before.role)?;
+        authority.may_give(role, "/role")?;
     }
     let after = Member {
         name: name.unwrap_or_else(|| before.name.clone()),
@@ -176,7 +173,7 @@ pub(crate) async fn delete_service_account(
     Path(id): Path<ServiceAccountId>,
 ) -> Result<StatusCode, Problem> {
     let before = account(&deps, caller.tenant, id).await?;
-    within_own(&caller, &tenant(&deps, caller.tenant).await?, &before.role)?;
+    Authority::of(&deps, &caller).await?.may_take(&before.role)?;
     // Before the account, so that a repetition goes on where this failed.
     api_keys::revoke_all(&deps, &caller, id).await?;
     let change = Change::of("service_account.delete", id).from(&ServiceAccountView::of(id, &before));
@@ -189,26 +186,4 @@ pub(crate) async fn delete_service_account(
 /// A tenant's service account.
 pub(crate) async fn account(deps: &Deps, tenant: TenantId, id: ServiceAccountId) -> Result<Member, Problem> {
     deps.store.tenants().member(tenant, id.into()).await?.ok_or_else(Problem::not_found)
-}
-
-pub(crate) async fn tenant(deps: &Deps, id: TenantId) -> Result<Tenant, Problem> {
-    deps.store.tenants().get(id).await?.ok_or_else(Problem::not_found)
-}
-
-fn check_role(tenant: &Tenant, role: &RoleName, errors: &mut Vec<FieldError>) {
-    let detail = match role.builtin() {
-        Some(Role::Owner) => "a tenant has one owner, who is a person",
-        _ if tenant.has_role(role) => return,
-        _ => "there is no such role here; `GET /api/roles` lists those there are",
-    };
-    errors.push(FieldError::new("/role".into(), detail));
-}
-
-/// Nobody gives or takes a role that allows more than they may do.
-fn within_own<P>(caller: &Caller<P>, tenant: &Tenant, role: &RoleName) -> Result<(), Problem> {
-    let beyond: Vec<_> = tenant.permissions(role).difference(&caller.permissions).copied().collect();
-    let Some(first) = beyond.first() else { return Ok(()) };
-    let names: Vec<_> = beyond.iter().map(|permission| permission.as_str()).collect();
-    let detail = format!("the role {role} allows what you may not do yourself: {}", names.join(", "));
-    Err(Problem::forbidden(*first).with_errors(vec![FieldError::new("/role".into(), detail)]))
 }

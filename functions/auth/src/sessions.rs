@@ -24,6 +24,7 @@ const MAX_TRIES: u32 = 3;
 
 /// A user who has just proved to be one: tokens, and the tenant that they are for.
 pub(crate) struct SignedIn {
+    pub(crate) session: SessionId,
     pub(crate) access_token: String,
     pub(crate) refresh_token: RefreshToken,
     pub(crate) user: User,
@@ -93,8 +94,10 @@ pub(crate) async fn begin(
     make_room(deps, user.id, now).await?;
     let change = Change::of("session.begin", session.id);
     let entry = context.audit(&deps.ids, session.tenant, Some(user.id.into()), change);
+    // Signed first: where that fails nothing has begun.
+    let signed_in = signed_in(deps, &session, refresh_token, user, membership).await?;
     deps.store.audited(entry).sessions().create(&session).await?;
-    signed_in(deps, session, refresh_token, user, membership).await
+    Ok(signed_in)
 }
 
 /// Prolongs a session, in its tenant or in another. A token that was used before ends the session: it or the one that came
@@ -139,6 +142,8 @@ pub(crate) async fn refresh(
         expires_at: (now + IDLE_LIFETIME).min(stored.created_at + MAX_LIFETIME),
         ..stored.clone()
     };
+    // Signed first: where that fails the token that was shown is still good, and can be shown again.
+    let signed_in = signed_in(deps, &renewed, next, account, membership).await?;
     if !deps.store.sessions().replace(&stored, &renewed).await? {
         // Somebody else was faster with the same token, or ended the session.
         return match deps.store.sessions().get(*user, *session).await? {
@@ -148,7 +153,7 @@ pub(crate) async fn refresh(
             None => Err(ended()),
         };
     }
-    signed_in(deps, renewed, next, account, membership).await
+    Ok(signed_in)
 }
 
 /// Ends all of a user's sessions but one.
@@ -230,14 +235,14 @@ async fn reused(deps: &Deps, context: &RequestContext, session: &Session) -> Res
 
 async fn signed_in(
     deps: &Deps,
-    session: Session,
+    session: &Session,
     refresh_token: RefreshToken,
     user: User,
     tenant: Option<(Tenant, Member)>,
 ) -> Result<SignedIn, Problem> {
-    let subject = Subject::person(&session, tenant.as_ref().map(|(_, member)| member));
+    let subject = Subject::person(session, tenant.as_ref().map(|(_, member)| member));
     let access_token = deps.signer.sign(subject).await?;
-    Ok(SignedIn { access_token, refresh_token, user, tenant })
+    Ok(SignedIn { session: session.id, access_token, refresh_token, user, tenant })
 }
 
 pub(crate) fn ended() -> Problem {

@@ -302,7 +302,8 @@ pub(crate) async fn transfer_tenant(
         (&heir, &Member { role: Role::Owner.into(), ..heir.clone() }),
         (&owner, &Member { role: Role::Admin.into(), ..owner.clone() }),
     ];
-    let change = Change::of("tenant.transfer", tenant.id).from(&MemberView::from(&owner)).to(&MemberView::from(&heir));
+    let views = [&owner, changes[0].1].map(MemberView::from);
+    let change = Change::of("tenant.transfer", tenant.id).from(&views[0]).to(&views[1]);
     deps.store.audited(caller.audit(&deps.ids, change)).tenants().replace_members(&changes).await?;
     Ok(StatusCode::NO_CONTENT)
 }

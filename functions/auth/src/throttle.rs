@@ -12,8 +12,10 @@ use tidegate_store::{Rate, Taken};
 use crate::Deps;
 use crate::accounts::normalize;
 
-/// Of an account: whether it exists or not.
+/// Of an account, whether it exists or not, from one place: somebody else's wrong tries don't keep its owner out.
 const SIGN_IN: Rate = Rate { every: Duration::from_secs(60), burst: 20 };
+/// Of an account from all places together: who guesses from many is slowed down all the same.
+const SIGN_IN_ANYWHERE: Rate = Rate { every: Duration::from_secs(10), burst: 200 };
 /// Of whoever has the password already and lacks a code. A million codes of which three are good at a time: after a year of
 /// trying the chance is one in twenty.
 const CODE: Rate = Rate { every: Duration::from_secs(1_800), burst: 10 };
@@ -35,7 +37,9 @@ pub(crate) struct Attempt {
 /// # Errors
 /// 429: there were too many; 503: they can't be counted.
 pub(crate) async fn sign_in(deps: &Deps, context: &RequestContext, email: &str) -> Result<Attempt, Problem> {
-    attempt(deps, vec![(of_client(context), CLIENT), (of_account("sign-in", email), SIGN_IN)]).await
+    let account = of_account("sign-in", email);
+    let here = format!("{account}#{}", place(context).unwrap_or_else(|| "here".to_owned()));
+    attempt(deps, of_client(context).chain([(here, SIGN_IN), (account, SIGN_IN_ANYWHERE)])).await
 }
 
 /// Counts a try to guess a code, by somebody whose other proof was right.
@@ -43,7 +47,7 @@ pub(crate) async fn sign_in(deps: &Deps, context: &RequestContext, email: &str) 
 /// # Errors
 /// 429: there were too many; 503: they can't be counted.
 pub(crate) async fn code(deps: &Deps, email: &str) -> Result<Attempt, Problem> {
-    attempt(deps, vec![(of_account("code", email), CODE)]).await
+    attempt(deps, [(of_account("code", email), CODE)]).await
 }
 
 /// Counts a mail that somebody wants sent to an address.
@@ -51,7 +55,7 @@ pub(crate) async fn code(deps: &Deps, email: &str) -> Result<Attempt, Problem> {
 /// # Errors
 /// 429: there were too many; 503: they can't be counted.
 pub(crate) async fn mail(deps: &Deps, context: &RequestContext, email: &str) -> Result<Attempt, Problem> {
-    attempt(deps, vec![(of_client(context), CLIENT), (of_account("mail", email), MAIL)]).await
+    attempt(deps, of_client(context).chain([(of_account("mail", email), MAIL)])).await
 }
 
 /// Counts a try that is about no account that could be named.
@@ -59,7 +63,7 @@ pub(crate) async fn mail(deps: &Deps, context: &RequestContext, email: &str) -> 
 /// # Errors
 /// 429: there were too many; 503: they can't be counted.
 pub(crate) async fn client(deps: &Deps, context: &RequestContext) -> Result<Attempt, Problem> {
-    attempt(deps, vec![(of_client(context), CLIENT)]).await
+    attempt(deps, of_client(context)).await
 }
 
 impl Attempt {
@@ -74,9 +78,9 @@ impl Attempt {
     }
 }
 
-async fn attempt(deps: &Deps, limits: Vec<(String, Rate)>) -> Result<Attempt, Problem> {
+async fn attempt(deps: &Deps, limits: impl IntoIterator<Item = (String, Rate)>) -> Result<Attempt, Problem> {
     let at = deps.clock.now();
-    let mut taken = Vec::with_capacity(limits.len());
+    let mut taken = Vec::new();
     for (limit, rate) in limits {
         match deps.store.rates().take(&limit, rate, 1, at, None).await? {
             (Taken::Granted { .. }, state) => taken.push((limit, rate, state)),
@@ -96,13 +100,20 @@ fn of_account(what: &str, email: &str) -> String {
     format!("{what}#{}", sha256_hex(normalize(email).as_bytes()))
 }
 
+/// The limit of the place that a request came from. Of this very machine there is none: that is its owner, or a proxy for
+/// everybody.
+fn of_client(context: &RequestContext) -> impl Iterator<Item = (String, Rate)> + use<> {
+    place(context).map(|place| (format!("client#{place}"), CLIENT)).into_iter()
+}
+
 /// One IPv4 address, or the 64 bits of an IPv6 address that name a network: whoever has one address there has them all.
-/// Where nobody knows the address all share one limit.
-fn of_client(context: &RequestContext) -> String {
+/// Where nobody knows the address all share one place; none where it is this machine.
+fn place(context: &RequestContext) -> Option<String> {
     match context.address.map(|address| address.to_canonical()) {
-        Some(IpAddr::V4(address)) => format!("client#{address}"),
-        Some(IpAddr::V6(address)) => format!("client#{:x}/64", address.to_bits() >> 64),
-        None => "client#unknown".to_owned(),
+        Some(address) if address.is_loopback() => None,
+        Some(IpAddr::V4(address)) => Some(address.to_string()),
+        Some(IpAddr::V6(address)) => Some(format!("{:x}/64", address.to_bits() >> 64)),
+        None => Some("unknown".to_owned()),
     }
 }
 
@@ -112,10 +123,10 @@ mod tests {
 
     use super::*;
 
-    fn client_of(address: &str) -> String {
+    fn client_of(address: &str) -> Option<String> {
         let mut context = RequestContext::of_command(&Ids::new(Clock::system()));
         context.address = Some(address.parse().unwrap());
-        of_client(&context)
+        place(&context)
     }
 
     #[test]
@@ -124,6 +135,8 @@ mod tests {
         assert_ne!(client_of("2001:db8:1:2::1"), client_of("2001:db8:1:3::1"));
         assert_eq!(client_of("192.0.2.1"), client_of("::ffff:192.0.2.1"));
         assert_ne!(client_of("192.0.2.1"), client_of("192.0.2.2"));
+        assert!(client_of("192.0.2.1").is_some());
+        assert_eq!((client_of("127.0.0.1"), client_of("::1"), client_of("::ffff:127.0.0.1")), (None, None, None));
     }
 
     #[test]

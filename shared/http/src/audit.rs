@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use tidegate_model::{Actor, AuditEntry, TenantId, mask_members};
+use tidegate_model::{Actor, AuditEntry, TenantId, mask_named};
 use tidegate_platform::Ids;
 
 use crate::RequestContext;
@@ -79,7 +79,7 @@ impl RequestContext {
 
 fn shown(view: &impl Serialize) -> Option<Value> {
     let mut value = serde_json::to_value(view).ok()?;
-    mask_members(&mut value);
+    mask_named(&mut value);
     if value.to_string().len() > MAX_VIEW_BYTES {
         return Some(Value::String("too large for the audit log".to_owned()));
     }

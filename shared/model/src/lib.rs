@@ -38,7 +38,7 @@ pub use identity::{
 };
 pub use journal::{Entry, ErrorCode, Event, StepError};
 pub use json::{JsonError, MAX_JSON_DEPTH, MAX_JSON_VALUES, check_json, check_json_value, parse_json};
-pub use mask::{mask_members, masked_snippet};
+pub use mask::{mask_named, masked_snippet};
 pub use message::{Message, ParentStep, ScheduleMessage, StartMessage, TriggerInput, TriggerKind, WakeMessage};
 pub use payload::{BlobRef, INLINE_LIMIT_BYTES, Payload};
 pub use permission::{InvalidRoleName, Permission, Role, RoleName, UnknownPermission};

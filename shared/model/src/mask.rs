@@ -44,8 +44,25 @@ pub fn masked_snippet(text: &str) -> String {
     snippet
 }
 
-/// Hides in a value the members whose names speak of secrets, and in its texts what [`masked_snippet`] hides.
-pub fn mask_members(value: &mut Value) {
+/// Hides in a value whatever stands under a name that speaks of secrets, and nothing else: for what we show ourselves, whose
+/// names we know.
+pub fn mask_named(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members.iter_mut() {
+                if speaks_of_secrets(name) && !member.is_null() && !member.is_boolean() {
+                    *member = Value::String(MASK.to_owned());
+                } else {
+                    mask_named(member);
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(mask_named),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+fn mask_members(value: &mut Value) {
     match value {
         Value::Object(members) => {
             for (name, member) in members.iter_mut() {
@@ -123,6 +140,26 @@ fn looks_like_key(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_under_a_secrets_name_is_hidden_whole_and_ids_stay() {
+        let mut view = serde_json::json!({
+            "id": "usr_01890a5d000070008000000000000000",
+            "name": "Basic Plan",
+            "password": {"value": "x"},
+            "api_tokens": ["x"],
+            "parts": [{"client_secret": "x", "has_secret": true}],
+        });
+        mask_named(&mut view);
+        let shown = serde_json::json!({
+            "id": "usr_01890a5d000070008000000000000000",
+            "name": "Basic Plan",
+            "password": "***",
+            "api_tokens": "***",
+            "parts": [{"client_secret": "***", "has_secret": true}],
+        });
+        assert_eq!(view, shown);
+    }
 
     #[test]
     fn what_looks_like_a_secret_is_hidden_and_the_rest_stays() {
