@@ -14,8 +14,9 @@ use tidegate_model::Limits;
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::mail::LogMailer;
+use tidegate_platform::mail::smtp::SmtpMailer;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
-use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 
 use crate::settings::Serve;
@@ -40,6 +41,7 @@ pub(crate) struct Parts {
     signer: TokenSigner,
     registration: Registration,
     limits: Limits,
+    mailer: Arc<dyn Mailer>,
     /// Holds what [`Parts::in_memory`] needs on disk.
     _scratch: Option<tempfile::TempDir>,
 }
@@ -69,6 +71,7 @@ impl Parts {
             Some(&folder.join("queue.db")),
             settings.registration(),
             settings.rate_limits,
+            mailer(settings)?,
             None,
         )?;
         parts.signer.ready().await.with_context(|| {
@@ -82,7 +85,7 @@ impl Parts {
         let scratch = tempfile::tempdir()?;
         let embedded = embedded::open(Location::Memory, Faults::default()).await?;
         let folder = scratch.path().to_owned();
-        Self::over(embedded, &folder, None, Registration::Open, Limits::default(), Some(scratch))
+        Self::over(embedded, &folder, None, Registration::Open, Limits::default(), Arc::new(LogMailer), Some(scratch))
     }
 
     fn over(
@@ -91,6 +94,7 @@ impl Parts {
         queue: Option<&Path>,
         registration: Registration,
         limits: Limits,
+        mailer: Arc<dyn Mailer>,
         scratch: Option<tempfile::TempDir>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
@@ -114,6 +118,7 @@ impl Parts {
             clock,
             registration,
             limits,
+            mailer,
             _scratch: scratch,
         })
     }
@@ -133,7 +138,7 @@ impl Parts {
             passwords: Passwords::new(std::thread::available_parallelism()?.get()),
             clock: clock.clone(),
             ids: ids.clone(),
-            mailer: Arc::new(LogMailer),
+            mailer: self.mailer.clone(),
             settings: tidegate_auth::Settings::new(self.registration, public_url),
         };
         let workflows = tidegate_workflows::Deps {
@@ -201,6 +206,13 @@ impl Parts {
     }
 }
 
+/// Mail by the server of the settings, or into the log.
+fn mailer(settings: &Serve) -> anyhow::Result<Arc<dyn Mailer>> {
+    let Some(url) = &settings.smtp_url else { return Ok(Arc::new(LogMailer)) };
+    let from = settings.mail_from.as_deref().context("--mail-from is missing; it says from whom mails come")?;
+    Ok(Arc::new(SmtpMailer::new(url.expose(), from)?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -227,6 +239,21 @@ mod tests {
         let cli = Cli::parse_from(["tidegate", "serve", "--data-dir", folder, "--port", "0"]);
         let Command::Serve(settings) = cli.command else { unreachable!("it is serve") };
         Parts::open(&settings).await
+    }
+
+    #[test]
+    fn the_mail_servers_password_is_not_printed() {
+        let serve = |url: &str| {
+            let cli = Cli::try_parse_from(["tidegate", "serve", "--smtp-url", url, "--mail-from", "a@example.com"]);
+            let Command::Serve(settings) = cli.unwrap().command else { unreachable!("it is serve") };
+            settings
+        };
+        let settings = serve("smtp://user:hunter2@mail.example.com:587");
+        assert!(!format!("{settings:?}").contains("hunter2") && mailer(&settings).is_ok());
+        let refused = mailer(&serve("http://user:hunter2@mail.example.com")).err().unwrap();
+        assert!(!format!("{refused:?}").contains("hunter2"), "{refused:?}");
+        let without = Cli::try_parse_from(["tidegate", "serve", "--smtp-url", "smtp://user:hunter2@mail.example.com"]);
+        assert!(!without.unwrap_err().to_string().contains("hunter2"));
     }
 
     #[tokio::test]
