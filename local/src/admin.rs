@@ -20,7 +20,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 use zeroize::Zeroizing;
 
-use crate::parts::Parts;
+use crate::parts::{Installation, Parts};
 use crate::settings::{Admin, AdminAction};
 
 const SOCKET: &str = "admin.sock";
@@ -297,7 +297,7 @@ async fn ask(folder: &Path, asked: Command) -> anyhow::Result<Answer> {
                 Err(error) => return Err(error).with_context(|| format!("can't open {}", path.display())),
             }
         }
-        let parts = match Parts::open_folder(folder, Registration::Closed, Limits::default()).await {
+        let parts = match Parts::open_folder(folder, Installation::closed()).await {
             Ok(parts) => parts,
             Err(error) if matches!(error.downcast_ref(), Some(OpenError::InUse { .. })) => {
                 if !fits(&path) {

@@ -14,8 +14,9 @@ use tidegate_model::Limits;
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::mail::LogMailer;
+use tidegate_platform::mail::smtp::SmtpMailer;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
-use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 
 use crate::settings::Serve;
@@ -29,6 +30,27 @@ const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(330);
 /// After so many receives a message becomes a dead letter.
 const MAX_RECEIVE_COUNT: u32 = 25;
 
+/// What an installation decides.
+pub(crate) struct Installation {
+    /// Who may register.
+    registration: Registration,
+    /// How much a tenant may ask for that has no limits of its own.
+    limits: Limits,
+    mailer: Arc<dyn Mailer>,
+}
+
+impl Installation {
+    /// Nobody may register, nothing is limited, mail goes into the log.
+    pub(crate) fn closed() -> Self {
+        Self { registration: Registration::Closed, limits: Limits::default(), mailer: Arc::new(LogMailer) }
+    }
+
+    fn new(settings: &Serve) -> anyhow::Result<Self> {
+        let (registration, limits) = (settings.registration(), settings.rate_limits);
+        Ok(Self { registration, limits, mailer: mailer(settings)? })
+    }
+}
+
 /// The embedded parts.
 pub(crate) struct Parts {
     pub(crate) embedded: Embedded,
@@ -38,8 +60,7 @@ pub(crate) struct Parts {
     pub(crate) ids: Ids,
     envelope: Envelope,
     signer: TokenSigner,
-    registration: Registration,
-    limits: Limits,
+    installation: Installation,
     /// Holds what [`Parts::in_memory`] needs on disk.
     _scratch: Option<tempfile::TempDir>,
 }
@@ -47,11 +68,11 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens the parts in the data folder, which is made if it is missing and belongs to this process until it ends.
     pub(crate) async fn open(settings: &Serve) -> anyhow::Result<Self> {
-        Self::open_folder(&settings.data_dir, settings.registration(), settings.rate_limits).await
+        Self::open_folder(&settings.data_dir, Installation::new(settings)?).await
     }
 
-    /// The same, for who may register and how much may be asked for.
-    pub(crate) async fn open_folder(folder: &Path, registration: Registration, limits: Limits) -> anyhow::Result<Self> {
+    /// The same, for any installation.
+    pub(crate) async fn open_folder(folder: &Path, installation: Installation) -> anyhow::Result<Self> {
         // What lies in it is for its owner alone: messages hold what webhooks brought.
         DirBuilder::new()
             .recursive(true)
@@ -67,7 +88,7 @@ impl Parts {
             );
         }
         let embedded = embedded::open(Location::Folder(folder), Faults::default()).await?;
-        let parts = Self::over(embedded, folder, Some(&folder.join("queue.db")), registration, limits, None)?;
+        let parts = Self::over(embedded, folder, Some(&folder.join("queue.db")), installation, None)?;
         parts.signer.ready().await.with_context(|| {
             format!("the data folder's keys can't be opened; is {} the one that they were made with?", key.display())
         })?;
@@ -79,15 +100,15 @@ impl Parts {
         let scratch = tempfile::tempdir()?;
         let embedded = embedded::open(Location::Memory, Faults::default()).await?;
         let folder = scratch.path().to_owned();
-        Self::over(embedded, &folder, None, Registration::Open, Limits::default(), Some(scratch))
+        let installation = Installation { registration: Registration::Open, ..Installation::closed() };
+        Self::over(embedded, &folder, None, installation, Some(scratch))
     }
 
     fn over(
         embedded: Embedded,
         folder: &Path,
         queue: Option<&Path>,
-        registration: Registration,
-        limits: Limits,
+        installation: Installation,
         scratch: Option<tempfile::TempDir>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
@@ -109,15 +130,14 @@ impl Parts {
             envelope,
             ids,
             clock,
-            registration,
-            limits,
+            installation,
             _scratch: scratch,
         })
     }
 
     /// How much may be asked for.
     pub(crate) fn limiter(&self) -> RateLimiter {
-        RateLimiter::new(self.embedded.store.clone(), self.clock.clone(), self.limits)
+        RateLimiter::new(self.embedded.store.clone(), self.clock.clone(), self.installation.limits)
     }
 
     /// What the auth function has. `public_url`: where people reach the process.
@@ -133,8 +153,8 @@ impl Parts {
             passwords: Passwords::new(std::thread::available_parallelism()?.get()),
             clock: self.clock.clone(),
             ids: self.ids.clone(),
-            mailer: Arc::new(LogMailer),
-            settings: tidegate_auth::Settings::new(self.registration, public_url),
+            mailer: self.installation.mailer.clone(),
+            settings: tidegate_auth::Settings::new(self.installation.registration, public_url),
         })
     }
 
@@ -217,6 +237,13 @@ impl Parts {
     }
 }
 
+/// Mail by the server of the settings, or into the log.
+fn mailer(settings: &Serve) -> anyhow::Result<Arc<dyn Mailer>> {
+    let Some(url) = &settings.smtp_url else { return Ok(Arc::new(LogMailer)) };
+    let from = settings.mail_from.as_deref().context("--mail-from is missing; it says from whom mails come")?;
+    Ok(Arc::new(SmtpMailer::new(url.expose(), from)?))
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -243,6 +270,21 @@ mod tests {
         let cli = Cli::parse_from(["tidegate", "serve", "--data-dir", folder, "--port", "0"]);
         let Command::Serve(settings) = cli.command else { unreachable!("it is serve") };
         Parts::open(&settings).await
+    }
+
+    #[test]
+    fn the_mail_servers_password_is_not_printed() {
+        let serve = |url: &str| {
+            let cli = Cli::try_parse_from(["tidegate", "serve", "--smtp-url", url, "--mail-from", "a@example.com"]);
+            let Command::Serve(settings) = cli.unwrap().command else { unreachable!("it is serve") };
+            settings
+        };
+        let settings = serve("smtp://user:hunter2@mail.example.com:587");
+        assert!(!format!("{settings:?}").contains("hunter2") && mailer(&settings).is_ok());
+        let refused = mailer(&serve("http://user:hunter2@mail.example.com")).err().unwrap();
+        assert!(!format!("{refused:?}").contains("hunter2"), "{refused:?}");
+        let without = Cli::try_parse_from(["tidegate", "serve", "--smtp-url", "smtp://user:hunter2@mail.example.com"]);
+        assert!(!without.unwrap_err().to_string().contains("hunter2"));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! The settings of `tidegate serve`: flags, each also an environment variable. Read here and nowhere else.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
@@ -96,6 +97,15 @@ pub(crate) struct Serve {
     #[arg(long, env = "TIDEGATE_PUBLIC_URL", value_name = "URL", value_parser = base_url)]
     pub(crate) public_url: Option<String>,
 
+    /// The mail server for invitations and links, such as `smtp://user:password@mail.example.com:587` (which must offer
+    /// STARTTLS) or `smtps://…:465`. Without one, mails are written into the log. In the environment no other user sees it.
+    #[arg(long, env = "TIDEGATE_SMTP_URL", value_name = "URL", hide_env_values = true, requires = "mail_from")]
+    pub(crate) smtp_url: Option<Secret>,
+
+    /// From whom mails come, such as `Tidegate <no-reply@example.com>`.
+    #[arg(long, env = "TIDEGATE_MAIL_FROM", value_name = "ADDRESS")]
+    pub(crate) mail_from: Option<String>,
+
     /// How much a tenant may ask for per second, and ten times that at once, unless it has limits of its own: requests to the
     /// API (api), those with one API key (key), webhooks (webhooks). What is left out is unlimited.
     #[arg(long, env = "TIDEGATE_RATE_LIMITS", default_value = "api=1000", value_name = "LIMITS")]
@@ -104,6 +114,28 @@ pub(crate) struct Serve {
     /// Makes a demo tenant with sample workflows, and an inbox that they send to. Allows calls to 127.0.0.1.
     #[arg(long, env = "TIDEGATE_DEMO", value_parser = BoolishValueParser::new())]
     pub(crate) demo: bool,
+}
+
+/// A setting that is never printed. Any text is one, because a text that is refused here would be.
+#[derive(Clone)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
+    }
 }
 
 /// A range such as `10.0.0.0/8`, or one address.

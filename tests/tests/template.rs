@@ -27,10 +27,9 @@ fn services(dependency: &str) -> &'static [&'static str] {
         // A schedule sends with a role of its own, which whoever makes it hands over.
         "Arc<dyn Scheduler>" => &["scheduler", "iam"],
         "Arc<dyn Blobs>" => &["s3"],
+        "Arc<dyn Mailer>" => &["ses"],
         "Envelope" | "Egress" => &["kms"],
         "TokenSigner" => &["dynamodb", "kms"],
-        // SMTP by default, which no policy is about.
-        "Arc<dyn Mailer>" => &[],
         "Clock" | "Ids" | "Passwords" | "Registration" | "Settings" | "Metrics" | "Arc<Caches>" | "Arc<AtomicU64>"
         | "Arc<Semaphore>" => &[],
         other => panic!("say what {other} stands for: which AWS services its use needs"),
@@ -74,7 +73,7 @@ fn no_policy_is_wider_than_keys_contexts_and_prefixes() {
                         let keys = keys.unwrap_or_else(|| panic!("{function}: {action} on any key"));
                         assert!(keys.iter().all(|key| key.contains('#')), "{function}: {action} on {keys:?}");
                     }
-                    "kms" | "iam" => assert!(statement.has_condition, "{function}: {action} in any context"),
+                    "kms" | "iam" | "ses" => assert!(statement.has_condition, "{function}: {action} in any context"),
                     "s3" | "sqs" | "scheduler" => {}
                     other => panic!("{function}: a service that no function needs: {other}"),
                 }

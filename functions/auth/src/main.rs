@@ -16,7 +16,7 @@ fn main() -> anyhow::Result<()> {
             passwords: Passwords::new(1),
             clock,
             ids,
-            mailer: aws.mailer()?,
+            mailer: aws.mailer(),
             settings: Settings {
                 registration: aws.setting("TIDEGATE_REGISTRATION")?,
                 public_url: aws.public_url(),

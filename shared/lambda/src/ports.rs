@@ -10,6 +10,7 @@ use tidegate_model::Limits;
 use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
 use tidegate_platform::key_service::kms::Kms;
 use tidegate_platform::mail::NoMailer;
+use tidegate_platform::mail::ses::SesMailer;
 use tidegate_platform::queue::SqsQueue;
 use tidegate_platform::scheduler::{EventBridgeScheduler, EventBridgeSettings};
 use tidegate_platform::{Clock, Envelope, Ids, Mailer};
@@ -64,13 +65,12 @@ impl Aws {
         Ok(RateLimiter::new(store.clone(), self.clock.clone(), defaults))
     }
 
-    /// Sends mail as the installation.
-    ///
-    /// # Errors
-    /// A setting can't be read.
-    #[expect(clippy::unused_self, reason = "SES will need the configuration")]
-    pub fn mailer(&self) -> Result<Arc<dyn Mailer>, SettingError> {
-        Ok(Arc::new(NoMailer))
+    /// Sends mail by SES from the address in `TIDEGATE_MAIL_FROM`; none where that isn't set.
+    pub fn mailer(&self) -> Arc<dyn Mailer> {
+        match optional("TIDEGATE_MAIL_FROM") {
+            Some(from) => Arc::new(SesMailer::new(&self.config, from)),
+            None => Arc::new(NoMailer),
+        }
     }
 
     /// Where people reach the installation, where that isn't the API's own address: `TIDEGATE_PUBLIC_URL`.

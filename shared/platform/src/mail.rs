@@ -1,5 +1,9 @@
 //! Mail that the platform itself sends: invitations, and links that verify an address or set a new password.
 
+pub mod ses;
+#[cfg(feature = "smtp")]
+pub mod smtp;
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -15,6 +19,22 @@ pub struct Mail {
     pub subject: String,
     /// The text.
     pub text: String,
+}
+
+impl Mail {
+    /// Refuses an address or subject of more than one line: what follows would be read as headers of the mail.
+    ///
+    /// # Errors
+    /// One has a control character.
+    pub fn check(&self) -> Result<(), PortError> {
+        let Self { to, subject, text: _ } = self;
+        for (what, line) in [("address", to), ("subject", subject)] {
+            if line.is_empty() || line.contains(char::is_control) {
+                return Err(PortError::new("send mail", format!("the {what} isn't one line")));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Debug for Mail {
@@ -53,6 +73,6 @@ pub struct NoMailer;
 #[async_trait]
 impl Mailer for NoMailer {
     async fn send(&self, _mail: Mail) -> Result<(), PortError> {
-        Err(PortError::new("send mail", "no mail server is set; see TIDEGATE_SMTP_URL"))
+        Err(PortError::new("send mail", "nothing sends mail here; `MailFrom` of template.yaml says from whom"))
     }
 }
