@@ -13,6 +13,9 @@ use crate::{Error, Store};
 
 /// The time up to which the limit is used up: microseconds since 1970.
 const USED_UNTIL: &str = "until";
+/// Who wrote the row last: tells the repetition of a write from another one that takes the same at the same moment, which
+/// would otherwise look as if it were written, and count for nothing.
+const WRITER: &str = "writer";
 /// Of several who take at the same time each may have to look again once for every other.
 const MAX_TRIES: u32 = 6;
 /// Long enough for any limit to be whole again.
@@ -64,7 +67,52 @@ pub enum Taken {
     },
 }
 
+/// A block of tokens, taken to be given out one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// How many there are; none where there wasn't a single one.
+    pub tokens: u32,
+    /// How many more can be taken now.
+    pub left: u32,
+    /// Where there are none: how long it takes for one to come in.
+    pub after: Duration,
+    /// The limit's state, for the next call.
+    pub known: i64,
+}
+
 impl Rates<'_> {
+    /// Takes up to so many tokens of a limit: as many as there are. Costs what [`Rates::take`] does; one that finds none in
+    /// the state that it knows costs nothing.
+    ///
+    /// # Errors
+    /// The database is away, or too many take at the same time.
+    pub async fn lease(
+        &self,
+        limit: &str,
+        rate: Rate,
+        most: u32,
+        now: Timestamp,
+        known: Option<i64>,
+    ) -> Result<Lease, Error> {
+        let mut known = known;
+        loop {
+            let whole = rate.cost_us(rate.burst);
+            // What isn't known is thought to be unused; if it is not, the write is refused, and tells.
+            let used = known.map_or(0, |known| (known - now.as_microsecond()).max(0));
+            let tokens = most.min(rate.tokens((whole - used).max(0))).max(1);
+            match self.take(limit, rate, tokens, now, known).await? {
+                (Taken::Granted { left }, known) => {
+                    return Ok(Lease { tokens, left, after: Duration::ZERO, known });
+                }
+                (Taken::Refused { after }, now_known) if tokens == 1 => {
+                    return Ok(Lease { tokens: 0, left: 0, after, known: now_known });
+                }
+                // Others took meanwhile. Less is asked for each time, because what is known only grows.
+                (Taken::Refused { .. }, now_known) => known = Some(now_known),
+            }
+        }
+    }
+
     /// Takes tokens of a limit. One write where nobody else took since `known`, the state that the last call gave back; one
     /// more for each who did.
     ///
@@ -82,6 +130,7 @@ impl Rates<'_> {
         let now_us = now.as_microsecond();
         let table = self.0.history_table();
         let mut known = known;
+        let writer = writer(OPERATION)?;
         for _ in 0..MAX_TRIES {
             let used_until = known.unwrap_or(now_us).max(now_us);
             let next = used_until + rate.cost_us(tokens);
@@ -89,6 +138,7 @@ impl Rates<'_> {
             let item = || -> Result<Item, Error> {
                 let mut item = key(partition(limit), HEAD);
                 item.insert(USED_UNTIL.to_owned(), text(next));
+                item.insert(WRITER.to_owned(), text(&writer));
                 item.insert(TTL.to_owned(), expiry(now, RETENTION));
                 Ok(item)
             };
@@ -135,15 +185,22 @@ impl Rates<'_> {
         known: i64,
     ) -> Result<(), Error> {
         const OPERATION: &str = "give back to a rate limit";
+        let writer = writer(OPERATION)?;
         let item = || -> Result<Item, Error> {
             let mut item = key(partition(limit), HEAD);
             item.insert(USED_UNTIL.to_owned(), text(known - rate.cost_us(tokens)));
+            item.insert(WRITER.to_owned(), text(&writer));
             item.insert(TTL.to_owned(), expiry(now, RETENTION));
             Ok(item)
         };
         let unchanged = Condition::Equals(vec![(USED_UNTIL, text(known))]);
         self.0.put(OPERATION, self.0.history_table(), item, unchanged).await.map(drop)
     }
+}
+
+fn writer(operation: &'static str) -> Result<String, Error> {
+    let random = getrandom::u64().map_err(|source| Error::Unavailable { operation, source: source.into() })?;
+    Ok(format!("{random:016x}"))
 }
 
 fn partition(limit: &str) -> String {

@@ -10,6 +10,7 @@ mod dead_letters;
 mod faults;
 mod folder;
 mod journal;
+mod rates;
 mod run_list;
 mod runs;
 mod setup;
