@@ -1,6 +1,7 @@
 //! Who calls: reads the access token or API key, and looks up how the caller and the tenant stand now.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -249,11 +250,16 @@ impl Authenticator {
     /// Notes that a key was used, seldom. That it can't be noted hinders nobody.
     async fn note_use(&self, key: &ApiKey) {
         let now: Timestamp = self.clock.now();
-        let noted = self.uses.get(key.id, async { self.store.api_keys().mark_used(key.tenant, key.id, now).await });
-        if let Err(error) = noted.await {
-            let error = &*error as &dyn std::error::Error;
-            tracing::warn!(component = "http", error, "the use of an API key can't be noted");
-        }
+        let note = async {
+            // A failure is as good as a note: the store isn't asked more because it can't answer.
+            if let Err(error) = self.store.api_keys().mark_used(key.tenant, key.id, now).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(component = "http", error, "the use of an API key can't be noted");
+            }
+            Ok::<_, Infallible>(())
+        };
+        // It can't fail.
+        self.uses.get(key.id, note).await.ok();
     }
 }
 

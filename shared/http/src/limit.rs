@@ -8,19 +8,21 @@ use jiff::Timestamp;
 use moka::future::Cache;
 use tidegate_model::{ApiKeyId, Limits, TenantId, UserId};
 use tidegate_platform::Clock;
-use tidegate_store::{Rate, Store, Taken};
+use tidegate_store::{Lease, Rate, Store};
 use tokio::sync::Mutex;
 
 use crate::{Problem, ProblemCode};
 
-/// The least that is leased at once.
-const MIN_BLOCK: u32 = 10;
-/// Tokens that nobody asked for in this time are given up: how much of the limit a process may hold back.
+/// Steady load on a limit of some size is served from blocks of at least this many tokens.
+const FULL_BLOCK: u32 = 20;
+/// A block that is used up within this time is followed by one twice as large.
+const SOON: Duration = Duration::from_secs(60);
+/// Tokens that nobody asked for in this time are given up: how long a process may hold a part of the limit back.
 const LEASE: Duration = Duration::from_secs(600);
-/// A process that was refused asks again at least this often.
-const MAX_REFUSAL: Duration = Duration::from_secs(1);
-/// A block that is used up sooner is followed by one twice as large.
-const TOO_SOON: Duration = Duration::from_secs(1);
+/// For how long a process refuses, or lets through, without asking the store again.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long a request waits for the store to count it.
+const MAX_WAIT: Duration = Duration::from_millis(500);
 /// A bucket takes about 200 bytes.
 const MAX_BUCKETS: u64 = 20_000;
 
@@ -45,17 +47,28 @@ pub struct RateStatus {
     pub reset: Duration,
 }
 
-#[derive(Debug, Default)]
+/// A process's part of a limit.
+#[derive(Debug)]
 struct Bucket {
+    /// The limit that the rest is about; when it changes, nothing of that holds any more.
+    rate: Rate,
     /// Leased and not given out.
     tokens: u32,
-    leased_at: Option<Timestamp>,
+    /// How many were leased last, and when.
     block: u32,
+    leased_at: Option<Timestamp>,
     /// What the store had left after the lease.
     left: u32,
     /// The store's state after our last lease.
     known: Option<i64>,
-    refused_until: Option<Timestamp>,
+    /// Until when the store isn't asked, and what is done with requests until then.
+    paused: Option<(Timestamp, Pause)>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Pause {
+    Refuse,
+    LetThrough,
 }
 
 impl RateLimiter {
@@ -111,77 +124,91 @@ impl RateLimiter {
 
     async fn take(&self, limit: String, per_second: u32, whose: &str) -> Result<RateStatus, Problem> {
         let rate = Rate::per_second(per_second);
-        let bucket = self.buckets.get_with(limit.clone(), async { Arc::default() }).await;
+        let bucket = self.buckets.get_with(limit.clone(), async { Arc::new(Mutex::new(Bucket::new(rate))) }).await;
         let mut bucket = bucket.lock().await;
         let now = self.clock.now();
-        let refused = bucket.refused_until.filter(|until| *until > now).map(|until| until.duration_since(now));
-        if let Some(after) = refused {
-            return Err(refusal(rate, after.unsigned_abs(), per_second, whose));
+        if bucket.rate != rate {
+            *bucket = Bucket::new(rate);
+        }
+        match bucket.paused.filter(|(until, _)| *until > now) {
+            Some((until, Pause::Refuse)) => {
+                return Err(refusal(rate, until.duration_since(now).unsigned_abs(), per_second, whose));
+            }
+            Some((_, Pause::LetThrough)) => return Ok(bucket.status()),
+            None => {}
         }
         if bucket.tokens == 0 || bucket.is_over(now) {
-            let block = bucket.next_block(now, rate);
-            match self.store.rates().take(&limit, rate, block, now, bucket.known).await {
-                Ok((Taken::Granted { left }, known)) => bucket.lease(block, left, Some(known), now),
-                Ok((Taken::Refused { .. }, known)) if block > 1 => {
-                    // A whole block isn't there; a single token may be.
-                    match self.store.rates().take(&limit, rate, 1, now, Some(known)).await {
-                        Ok((Taken::Granted { left }, known)) => bucket.lease(1, left, Some(known), now),
-                        Ok((Taken::Refused { after }, known)) => {
-                            return Err(bucket.refuse(after, known, now, rate, per_second, whose));
-                        }
-                        Err(error) => bucket.let_through(&error, now),
-                    }
+            let block = bucket.next_block(now);
+            let rates = self.store.rates();
+            let lease = rates.lease(&limit, rate, block, now, bucket.known);
+            match tokio::time::timeout(MAX_WAIT, lease).await {
+                Ok(Ok(Lease { tokens: 0, after, known, .. })) => {
+                    let wait = bucket.refuse(after, known, now);
+                    return Err(refusal(rate, wait, per_second, whose));
                 }
-                Ok((Taken::Refused { after }, known)) => {
-                    return Err(bucket.refuse(after, known, now, rate, per_second, whose));
-                }
-                Err(error) => bucket.let_through(&error, now),
+                Ok(Ok(lease)) => bucket.fill(block, lease, now),
+                Ok(Err(error)) => return Ok(bucket.let_through(&error, now)),
+                Err(elapsed) => return Ok(bucket.let_through(&elapsed, now)),
             }
         }
         bucket.tokens -= 1;
-        let remaining = (bucket.left + bucket.tokens).min(rate.burst);
-        let reset = rate.every * (rate.burst - remaining);
-        Ok(RateStatus { limit: rate.burst, remaining, reset })
+        Ok(bucket.status())
     }
 }
 
 impl Bucket {
+    fn new(rate: Rate) -> Self {
+        Self { rate, tokens: 0, block: 0, leased_at: None, left: 0, known: None, paused: None }
+    }
+
     fn is_over(&self, now: Timestamp) -> bool {
         self.leased_at.is_none_or(|at| now.duration_since(at).unsigned_abs() >= LEASE)
     }
 
-    /// Twice the last block where that was used up soon, at most what comes in within a second.
-    fn next_block(&self, now: Timestamp, rate: Rate) -> u32 {
-        let most = (rate.burst / 10).max(MIN_BLOCK).min(rate.burst);
-        let soon = self.leased_at.is_some_and(|at| now.duration_since(at).unsigned_abs() < TOO_SOON);
-        let block = if soon && self.tokens == 0 { self.block.saturating_mul(2) } else { MIN_BLOCK };
-        block.clamp(1, most)
+    fn status(&self) -> RateStatus {
+        let Rate { every, burst } = self.rate;
+        let remaining = self.left.saturating_add(self.tokens).min(burst);
+        RateStatus { limit: burst, remaining, reset: every * (burst - remaining) }
     }
 
-    fn lease(&mut self, block: u32, left: u32, known: Option<i64>, now: Timestamp) {
-        *self = Self { tokens: block, leased_at: Some(now), block, left, known, refused_until: None };
+    /// About what this process gives out in a minute, but at most what comes in within a second: a process that has little
+    /// to do holds little back from the others. Small limits have somewhat larger blocks, for a write less often, but never
+    /// more than half of what there is at once.
+    fn next_block(&self, now: Timestamp) -> u32 {
+        let burst = self.rate.burst;
+        let most = (burst / 10).max(FULL_BLOCK.min(burst / 2)).max(1);
+        let first = (most / 10).max(1);
+        let used_soon = self.leased_at.is_some_and(|at| now.duration_since(at).unsigned_abs() < SOON);
+        match self.block {
+            0 => first,
+            _ if self.is_over(now) => first,
+            block if used_soon => block.saturating_mul(2).min(most),
+            block => block,
+        }
     }
 
-    fn refuse(
-        &mut self,
-        after: Duration,
-        known: i64,
-        now: Timestamp,
-        rate: Rate,
-        per_second: u32,
-        whose: &str,
-    ) -> Problem {
+    fn fill(&mut self, block: u32, lease: Lease, now: Timestamp) {
+        let Lease { tokens, left, known, .. } = lease;
+        *self = Self { rate: self.rate, tokens, block, leased_at: Some(now), left, known: Some(known), paused: None };
+    }
+
+    /// Refuses for a second, which `Retry-After` has to say anyway, so that being at the limit doesn't cost a write for every
+    /// token. What comes in meanwhile isn't lost.
+    fn refuse(&mut self, after: Duration, known: i64, now: Timestamp) -> Duration {
         self.tokens = 0;
+        self.left = 0;
         self.known = Some(known);
-        self.refused_until = Some(now + after.min(MAX_REFUSAL));
-        refusal(rate, after, per_second, whose)
+        self.paused = Some((now + PAUSE, Pause::Refuse));
+        after.max(PAUSE)
     }
 
-    /// Whoever can't be counted is let through: better than turning away everybody while the store is throttled.
-    fn let_through(&mut self, error: &tidegate_store::Error, now: Timestamp) {
-        let error = error as &dyn std::error::Error;
+    /// Whoever can't be counted is let through: better than turning away everybody while the store is throttled. For a
+    /// while nobody is counted, so that the store isn't asked more because it can't answer.
+    fn let_through(&mut self, error: &(dyn std::error::Error + 'static), now: Timestamp) -> RateStatus {
         tracing::warn!(component = "http", error, "a rate limit can't be read; requests are let through");
-        self.lease(MIN_BLOCK, 0, None, now);
+        self.tokens = 0;
+        self.paused = Some((now + PAUSE, Pause::LetThrough));
+        self.status()
     }
 }
 

@@ -44,7 +44,7 @@ pub use audit::{AUDIT_RETENTION, AuditFilter, AuditLog};
 pub use connections::Connections;
 pub use dead_letters::DeadLetters;
 pub use platform::Platform;
-pub use rates::{Rate, Rates, Taken};
+pub use rates::{Lease, Rate, Rates, Taken};
 pub use runs::{Cancel, CreateError, Journal, JournalItem, ReplaceError, RunFilter, Runs, StoredRun, StoredSignal};
 pub use sessions::Sessions;
 pub use signing_keys::{PublicKey, SigningKey, SigningKeys, SigningRing};

@@ -65,7 +65,52 @@ pub enum Taken {
     },
 }
 
+/// A block of tokens, taken to be given out one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// How many there are; none where there wasn't a single one.
+    pub tokens: u32,
+    /// How many more can be taken now.
+    pub left: u32,
+    /// Where there are none: how long it takes for one to come in.
+    pub after: Duration,
+    /// The limit's state, for the next call.
+    pub known: i64,
+}
+
 impl Rates<'_> {
+    /// Takes up to so many tokens of a limit: as many as there are. Costs what [`Rates::take`] does; one that finds none in
+    /// the state that it knows costs nothing.
+    ///
+    /// # Errors
+    /// The database is away, or too many take at the same time.
+    pub async fn lease(
+        &self,
+        limit: &str,
+        rate: Rate,
+        most: u32,
+        now: Timestamp,
+        known: Option<i64>,
+    ) -> Result<Lease, Error> {
+        let mut known = known;
+        loop {
+            let whole = rate.cost_us(rate.burst);
+            // What isn't known is thought to be unused; if it is not, the write is refused, and tells.
+            let used = known.map_or(0, |known| (known - now.as_microsecond()).max(0));
+            let tokens = most.min(rate.tokens((whole - used).max(0))).max(1);
+            match self.take(limit, rate, tokens, now, known).await? {
+                (Taken::Granted { left }, known) => {
+                    return Ok(Lease { tokens, left, after: Duration::ZERO, known });
+                }
+                (Taken::Refused { after }, now_known) if tokens == 1 => {
+                    return Ok(Lease { tokens: 0, left: 0, after, known: now_known });
+                }
+                // Others took meanwhile. Less is asked for each time, because what is known only grows.
+                (Taken::Refused { .. }, now_known) => known = Some(now_known),
+            }
+        }
+    }
+
     /// Takes tokens of a limit. One write where nobody else took since `known`, the state that the last call gave back; one
     /// more for each who did. Without `known` it is one where the limit is whole, whether it was ever used or not.
     ///

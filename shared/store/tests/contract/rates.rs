@@ -72,3 +72,25 @@ async fn those_who_take_at_the_same_moment_take_one_each() {
     })
     .await;
 }
+
+/// One a second.
+const STEADY: Rate = Rate { every: Duration::from_secs(1), burst: 10 };
+
+#[tokio::test]
+async fn a_lease_is_what_there_is() {
+    everywhere(async |setup| {
+        let (store, now) = (setup.store(), setup.clock.now());
+        let rates = store.rates();
+        let first = rates.lease("blocks", STEADY, 7, now, None).await.unwrap();
+        assert_eq!((first.tokens, first.left), (7, 3));
+        let other = rates.lease("blocks", STEADY, 7, now, None).await.unwrap();
+        assert_eq!((other.tokens, other.left), (3, 0));
+        let none = rates.lease("blocks", STEADY, 7, now, Some(first.known)).await.unwrap();
+        assert_eq!((none.tokens, none.after), (0, Duration::from_secs(1)));
+        let later = rates.lease("blocks", STEADY, 7, now + Duration::from_secs(4), Some(none.known)).await.unwrap();
+        assert_eq!((later.tokens, later.left), (4, 0));
+        let whole = rates.lease("blocks", STEADY, 99, now + Duration::from_secs(60), Some(later.known)).await.unwrap();
+        assert_eq!((whole.tokens, whole.left), (10, 0));
+    })
+    .await;
+}
