@@ -25,7 +25,7 @@ const MIN_KEY_CHARS: usize = 24;
 pub fn masked_snippet(text: &str) -> String {
     let text = match parse_json(text.as_bytes()) {
         Ok(mut value @ (Value::Object(_) | Value::Array(_))) => {
-            mask_members(&mut value);
+            mask(&mut value, Texts::Masked);
             value.to_string()
         }
         // Its members can't be told apart, so nothing of it is shown.
@@ -44,20 +44,33 @@ pub fn masked_snippet(text: &str) -> String {
     snippet
 }
 
-/// Hides in a value the members whose names speak of secrets, and in its texts what [`masked_snippet`] hides.
+/// Hides in a value the members whose names speak of secrets. Texts stay as they are, ids among them.
 pub fn mask_members(value: &mut Value) {
+    mask(value, Texts::Kept);
+}
+
+#[derive(Clone, Copy)]
+enum Texts {
+    Kept,
+    Masked,
+}
+
+fn mask(value: &mut Value, texts: Texts) {
     match value {
         Value::Object(members) => {
             for (name, member) in members.iter_mut() {
                 if speaks_of_secrets(name) && !member.is_object() && !member.is_array() {
                     *member = Value::String(MASK.to_owned());
                 } else {
-                    mask_members(member);
+                    mask(member, texts);
                 }
             }
         }
-        Value::Array(elements) => elements.iter_mut().for_each(mask_members),
-        Value::String(text) => *text = mask_text(text),
+        Value::Array(elements) => elements.iter_mut().for_each(|element| mask(element, texts)),
+        Value::String(text) => match texts {
+            Texts::Kept => {}
+            Texts::Masked => *text = mask_text(text),
+        },
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
@@ -139,6 +152,13 @@ mod tests {
         ] {
             assert_eq!(masked_snippet(text), masked);
         }
+        let mut view =
+            serde_json::json!({"id": "wf_01890a5d000070008000000000000000", "keys": [{"client_secret": "x"}]});
+        mask_members(&mut view);
+        assert_eq!(
+            view,
+            serde_json::json!({"id": "wf_01890a5d000070008000000000000000", "keys": [{"client_secret": "***"}]})
+        );
         let long = masked_snippet(&"é ".repeat(10_000));
         assert_eq!(long.chars().count(), MAX_CHARS + 1);
     }

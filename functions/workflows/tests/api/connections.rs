@@ -15,7 +15,7 @@ async fn a_secret_goes_in_and_never_comes_out() {
     let created = app.post(owner, "/api/connections", &body).await.expect(201);
     assert_json_snapshot!(created.body, @r##"
     {
-      "id": "conn_01a1f8660d0070008000000000000004",
+      "id": "conn_01a1f8660d0070008000000000000005",
       "name": "Orders channel",
       "connector": "slack",
       "hosts": [
