@@ -121,7 +121,7 @@ async fn what_changes_nothing_leaves_nothing() {
     let before = setup.log(setup.owner.tenant).await;
     let (stranger, viewer) = (setup.world.session("sam").await, setup.world.member(&setup.owner, Role::Viewer).await);
     let invalid = json!({"name": "", "trigger": {"type": "telepathy"}, "steps": []});
-    let toggle = format!("{workflow}/toggle");
+    let (toggle, trigger) = (format!("{workflow}/toggle"), format!("{workflow}/trigger"));
     let owner = &setup.owner;
     let calls: Vec<(&Session, Method, &str, &str, Value, u16)> = vec![
         (owner, Method::POST, "/api/workflows", "*", invalid.clone(), 422),
@@ -130,7 +130,7 @@ async fn what_changes_nothing_leaves_nothing() {
         (owner, Method::PUT, &toggle, "*", json!({"active": 1}), 422),
         (owner, Method::POST, "/api/connections", "*", json!({"name": "x", "connector": "slack", "data": {}}), 422),
         (owner, Method::POST, "/api/expressions/evaluate", "*", json!({"expression": "1"}), 200),
-        (owner, Method::POST, &format!("{workflow}/trigger"), "*", json!({}), 202),
+        (owner, Method::POST, &trigger, "*", json!({}), 202),
         (&viewer, Method::PUT, &toggle, "*", json!({}), 403),
         (&viewer, Method::DELETE, &workflow, "*", Value::Null, 403),
         (&viewer, Method::DELETE, &credential, "*", Value::Null, 403),
