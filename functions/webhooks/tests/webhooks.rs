@@ -391,6 +391,30 @@ async fn a_switched_off_workflow_is_refused_after_five_seconds_at_the_latest() {
     assert_eq!(setup.world.embedded.meter.all_calls(), reads);
 }
 
+#[tokio::test]
+async fn a_deleted_tenants_webhooks_are_not_found_after_five_seconds_at_the_latest() {
+    let setup = setup().await;
+    let other_instance = serve(&setup.world, Arc::new(setup.world.queue.clone()));
+    let workflow = setup.by_webhook().await;
+    let path = format!("/api/webhooks/{}", workflow.id);
+    let post = || other_instance.send(None, Method::POST, &path, &[("content-type", "application/json")], "{}");
+    post().await.expect(200);
+    let tenants = setup.world.store.tenants();
+    let before = tenants.get(setup.owner.tenant).await.unwrap().unwrap();
+    let (status, revision) = (tidegate_model::TenantStatus::Deleted, before.revision + 1);
+    let gone = tidegate_model::Tenant { status, data_keys: Vec::new(), revision, ..before };
+    tenants.replace(&gone).await.unwrap();
+    setup.world.clock.advance(Duration::from_secs(5));
+    let mut bodies = Vec::new();
+    for mut answer in
+        [post().await, setup.post(&Workflow { id: setup.world.ids.workflow(), ..workflow }, JSON, "{}").await]
+    {
+        answer.body["request_id"] = Value::Null;
+        bodies.push((answer.status.as_u16(), answer.body));
+    }
+    assert!(bodies[0].0 == 404 && bodies[0] == bodies[1], "like one that never was: {bodies:?}");
+}
+
 /// A queue that may be away.
 struct Unreliable {
     queue: Arc<dyn Queue>,

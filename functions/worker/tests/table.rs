@@ -5,6 +5,7 @@
 mod batch;
 mod blast;
 mod graph;
+mod keys;
 mod world;
 
 use std::collections::HashMap;

@@ -1,14 +1,13 @@
 //! Sealing connections anew: once a tenant has a new data key, each connection moves under it when it is next read.
 
-use futures::{StreamExt as _, stream};
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use tidegate_model::{Connection, DataKey, Tenant, TenantId};
 use tidegate_platform::envelope::EnvelopeError;
 use tidegate_platform::key_service::KeyContext;
 use tidegate_store::Error as StoreError;
 
 use crate::Deps;
-
-const AT_ONCE: usize = 8;
 
 /// Why a connection stays under the data key that it is under. The next read tries again.
 #[derive(Debug, thiserror::Error)]
@@ -39,13 +38,17 @@ pub(crate) async fn reseal(deps: &Deps, tenant: TenantId, connections: &[Connect
     };
     // None where the tenant was deleted at this moment.
     let Some(sealing) = tenant.sealing_key() else { return };
-    let stale = connections.iter().filter(|connection| connection.data_key != sealing.number);
-    let resealed = stale.map(async |connection| {
-        if let Err(error) = reseal_one(deps, &tenant, sealing, connection).await {
+    let mut under_way = FuturesUnordered::new();
+    for connection in connections {
+        if connection.data_key != sealing.number {
+            under_way.push(reseal_one(deps, &tenant, sealing, connection));
+        }
+    }
+    while let Some(done) = under_way.next().await {
+        if let Err(error) = done {
             log(&error, tenant.id);
         }
-    });
-    stream::iter(resealed).buffer_unordered(AT_ONCE).collect::<()>().await;
+    }
 }
 
 /// Writes only where the connection is stored as it was read: of several that seal it anew at the same time one does, and

@@ -44,8 +44,8 @@ pub(crate) struct World {
     pub(crate) blobs: Arc<FolderBlobs>,
     pub(crate) target: MockServer,
     pub(crate) life: Life,
+    pub(crate) envelope: Envelope,
     embedded: Embedded,
-    envelope: Envelope,
     /// One for all workers: making one reads every root certificate.
     egress: Egress,
     _folder: Option<tempfile::TempDir>,

@@ -8,6 +8,7 @@ mod checks;
 mod connections;
 mod expressions;
 mod guide;
+mod resealing;
 mod schedules;
 mod schema;
 mod trigger;
