@@ -359,8 +359,12 @@ async fn a_firing_is_one_run_and_none_once_its_workflow_is_switched_off() {
 async fn a_suspended_tenants_schedules_start_nothing_but_what_was_accepted_goes_on() {
     let world = World::new().await;
     world.make_tenant().await;
-    let schedule = json!({"type": "schedule", "every": "10m"});
-    let workflow = world.workflow(1, |definition| definition["trigger"] = schedule).await;
+    let workflow = world
+        .workflow(1, |definition| {
+            definition["trigger"] = json!({"type": "schedule", "every": "10m"});
+            definition["steps"][0]["with"]["json"] = json!({});
+        })
+        .await;
     let worker = world.worker("here");
     let fire = async |scheduled_time: &str| {
         let scheduled_time = scheduled_time.to_owned();
