@@ -1,6 +1,8 @@
 //! Plants secrets, has vendors echo them, and searches everything that the process leaves behind: its log, its tables, its
 //! queue, its blobs, and what its API shows of runs and changes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

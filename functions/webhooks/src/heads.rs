@@ -41,7 +41,7 @@ impl Heads {
 
     /// The workflow's head, at most five seconds old.
     pub(crate) async fn get(&self, store: &Store, id: WorkflowId) -> Result<Option<Head>, Problem> {
-        let read = async { Ok(store.workflows().get_public(id).await?.map(Head::from)) };
+        let read = || async { Ok(store.workflows().get_public(id).await?.map(Head::from)) };
         self.known
             .get(id, read)
             .await

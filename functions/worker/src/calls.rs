@@ -163,13 +163,13 @@ impl Caches {
         tenant: TenantId,
         id: ConnectionId,
     ) -> Result<Option<Arc<Connection>>, Error> {
-        let read = async { Ok(deps.store.connections().get(tenant, id).await?.map(Arc::new)) };
+        let read = || async { Ok(deps.store.connections().get(tenant, id).await?.map(Arc::new)) };
         self.connections.get((tenant, id), read).await.map_err(Error::Cached)
     }
 
     /// A tenant with its data keys, of which one that is deleted has none.
     pub(crate) async fn tenant(&self, deps: &Deps, id: TenantId) -> Result<Arc<Tenant>, Error> {
-        let read = async { Ok(deps.store.tenants().get(id).await?.map(Arc::new)) };
+        let read = || async { Ok(deps.store.tenants().get(id).await?.map(Arc::new)) };
         let tenant = self.tenants.get(id, read).await.map_err(Error::Cached)?;
         tenant.ok_or_else(|| Error::Corrupt(format!("the tenant {id} of a run is not there")))
     }

@@ -75,7 +75,7 @@ impl Tenants {
     /// # Errors
     /// 503: the store is away.
     pub async fn get(&self, id: TenantId) -> Result<Option<Arc<Standing>>, Problem> {
-        let read = async {
+        let read = || async {
             let tenant = self.store.tenants().get(id).await?;
             let tenant = tenant.filter(|tenant| tenant.status != TenantStatus::Deleted).map(|tenant| {
                 // Keys have no place in a cache.
@@ -174,7 +174,7 @@ impl Authenticator {
         let ended = || Problem::token_invalid("You were signed out. Sign in again.");
         let api_key = match (sub, sid) {
             (PrincipalId::User(user), Some(session)) if client_id == FIRST_PARTY => {
-                let read = async { self.store.sessions().get(user, session).await.map(|session| session.is_some()) };
+                let read = || async { self.store.sessions().get(user, session).await.map(|session| session.is_some()) };
                 if !self.sessions.get((user, session), read).await.map_err(away)? {
                     return Err(ended());
                 }
@@ -196,7 +196,7 @@ impl Authenticator {
         let tenant = identity.tenant.ok_or_else(no_tenant)?;
         let left = || Problem::token_invalid("You are no member of this organization any more. Sign in again.");
         let standing = self.tenants.get(tenant).await?.ok_or_else(left)?;
-        let read = async { Ok(self.store.tenants().member(tenant, *principal).await?.map(Arc::new)) };
+        let read = || async { Ok(self.store.tenants().member(tenant, *principal).await?.map(Arc::new)) };
         let member = self.members.get((tenant, *principal), read).await.map_err(away)?.ok_or_else(left)?;
         let rate = self.limiter.api(tenant, api_key.as_ref().map(|key| key.id), standing.limits).await?;
         if standing.status == TenantStatus::Suspended {
@@ -230,7 +230,7 @@ impl Authenticator {
 
     /// Whether somebody administers the installation.
     pub(crate) async fn is_administrator(&self, user: UserId) -> Result<bool, Problem> {
-        let read = async { self.store.platform().is_administrator(user).await };
+        let read = || async { self.store.platform().is_administrator(user).await };
         self.administrators.get(user, read).await.map_err(away)
     }
 
@@ -241,7 +241,7 @@ impl Authenticator {
     }
 
     async fn live_key(&self, id: ApiKeyId) -> Result<Option<Arc<ApiKey>>, Problem> {
-        let read = async { Ok(self.store.api_keys().get(id).await?.map(Arc::new)) };
+        let read = || async { Ok(self.store.api_keys().get(id).await?.map(Arc::new)) };
         let key = self.keys.get(id, read).await.map_err(away)?;
         let now = self.clock.now();
         Ok(key.filter(|key| key.expires_at.is_none_or(|end| now < end)))
@@ -250,7 +250,7 @@ impl Authenticator {
     /// Notes that a key was used, seldom. That it can't be noted hinders nobody.
     async fn note_use(&self, key: &ApiKey) {
         let now: Timestamp = self.clock.now();
-        let note = async {
+        let note = || async {
             // A failure is as good as a note: the store isn't asked more because it can't answer.
             if let Err(error) = self.store.api_keys().mark_used(key.tenant, key.id, now).await {
                 let error = &error as &dyn std::error::Error;

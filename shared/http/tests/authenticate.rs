@@ -372,13 +372,13 @@ async fn who_asks_too_much_is_told_when_to_come_again() {
         ["limit", "remaining", "reset"].map(|name| answer.header(&format!("ratelimit-{name}")).to_owned())
     };
     assert_eq!(rate(&first), ["20", "19", "1"]);
-    assert_eq!(flood(&[app.clone()], token, 19).await, 19);
+    assert_eq!(flood(std::slice::from_ref(&app), token, 19).await, 19);
     let refused = get(&app, token, "/read").await.expect(429);
     assert_eq!((refused.text("/code"), refused.header("retry-after")), ("rate_limited", "1"));
     assert_eq!(rate(&refused), ["20", "0", "1"]);
     assert_eq!(rate(&get(&app, token, "/run").await.expect(429)), ["20", "0", "1"]);
     setup.world.clock.advance(Duration::from_secs(1));
-    assert_eq!(flood(&[app.clone()], token, 10).await, 2);
+    assert_eq!(flood(std::slice::from_ref(&app), token, 10).await, 2);
     setup.world.clock.advance(Duration::from_secs(60));
     assert_eq!(flood(&[app], token, 30).await, 20, "whole again, and no more than whole");
 }

@@ -74,7 +74,6 @@ impl Aws {
     }
 
     /// Where people reach the installation, where that isn't the API's own address: `TIDEGATE_PUBLIC_URL`.
-    #[expect(clippy::unused_self, reason = "like the other settings")]
     pub fn public_url(&self) -> Option<String> {
         optional("TIDEGATE_PUBLIC_URL")
     }

@@ -41,9 +41,10 @@ where
     ///
     /// # Errors
     /// Those of `read`, which aren't remembered.
-    pub async fn get<E>(&self, key: K, read: impl Future<Output = Result<V, E>>) -> Result<V, Arc<E>>
+    pub async fn get<E, F>(&self, key: K, read: impl FnOnce() -> F) -> Result<V, Arc<E>>
     where
         E: Send + Sync + 'static,
+        F: Future<Output = Result<V, E>>,
     {
         if let Some(known) = self.known.get(&key).await {
             if self.is_fresh(known.read_at) {
@@ -51,11 +52,11 @@ where
             }
             self.known.invalidate(&key).await;
         }
-        let timed = async {
-            // The time before the read, so that the bound counts from when the source was asked.
-            let read_at = self.clock.now();
-            Ok(Known { value: read.await?, read_at })
-        };
+        // The time before the read, so that the bound counts from when the source was asked.
+        let read_at = self.clock.now();
+        // Boxed, for a read of the store is large, and callers mostly find the value here.
+        let read = Box::pin(read());
+        let timed = async { Ok(Known { value: read.await?, read_at }) };
         Ok(self.known.try_get_with(key, timed).await?.value)
     }
 

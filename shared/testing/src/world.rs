@@ -269,7 +269,7 @@ impl World {
     pub fn authenticator_of(&self, function: &str) -> Authenticator {
         let store = self.store_of(function);
         let verifier = TokenVerifier::new(store.clone(), ISSUER, self.clock.clone());
-        Authenticator::new(verifier, store.clone(), self.clock.clone(), self.limiter_of(function, Limits::default()))
+        Authenticator::new(verifier, store, self.clock.clone(), self.limiter_of(function, Limits::default()))
     }
 
     /// Rate limits, as a function has them.

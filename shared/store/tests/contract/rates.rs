@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_store::{Error, Rate, Taken};
 
-use crate::setup::{Setup, everywhere};
+use crate::setup::everywhere;
 
 const RATE: Rate = Rate { every: Duration::from_secs(60), burst: 5 };
 
