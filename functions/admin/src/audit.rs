@@ -1,11 +1,10 @@
 //! The audit logs: the installation's own, and each tenant's.
 
 use axum::extract::State;
-use jiff::Timestamp;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use tidegate_http::permission::PlatformRead;
-use tidegate_http::{Json, Limit, ListOf, Person, Problem, Query};
-use tidegate_model::{AuditEntry, PrincipalId, TenantId};
+use tidegate_http::{AuditEntryView, Json, Limit, ListOf, Person, Problem, Query, Time};
+use tidegate_model::{PrincipalId, TenantId};
 use tidegate_store::AuditFilter;
 use utoipa::IntoParams;
 
@@ -19,13 +18,11 @@ pub(crate) struct AuditQuery {
     /// This tenant's log instead of the installation's own.
     tenant_id: Option<TenantId>,
     /// Only entries of this time or later (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    from: Option<Timestamp>,
+    #[param(inline)]
+    from: Option<Time>,
     /// Only entries before this time (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    to: Option<Timestamp>,
+    #[param(inline)]
+    to: Option<Time>,
     /// Only this action (`tenant.suspend`), or those that begin so where it ends with a dot (`tenant.`).
     action: Option<String>,
     /// Only what this principal did.
@@ -40,34 +37,27 @@ pub(crate) struct AuditQuery {
     cursor: Option<String>,
 }
 
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-    let parsed = text.parse().map_err(|_| {
-        let detail = "expected a time such as 2026-11-20T10:00:00Z (RFC 3339; write + as %2B)";
-        serde::de::Error::custom(detail)
-    });
-    parsed.map(Some)
-}
-
 /// Read an audit log
 ///
 /// The installation's own (administrators, signing keys), or with `tenant_id` a tenant's; newest first. With filters a page
 /// may be short, even empty, and not be the last: go on while there is a `next_cursor`.
 #[utoipa::path(
     get, path = "/api/admin/platform/audit", tag = "admin", params(AuditQuery),
-    responses((status = 200, description = "Newest first", body = ListOf<AuditEntry>)),
+    responses((status = 200, description = "Newest first", body = ListOf<AuditEntryView>)),
 )]
 pub(crate) async fn list_platform_audit(
     _: Person<PlatformRead>,
     State(deps): State<Deps>,
     Query(query): Query<AuditQuery>,
-) -> Result<Json<ListOf<AuditEntry>>, Problem> {
+) -> Result<Json<ListOf<AuditEntryView>>, Problem> {
     let AuditQuery { tenant_id, from, to, action, principal, target, limit, cursor } = query;
     if let Some(id) = tenant_id {
         tenant(&deps, id).await?;
     }
     let principal = principal.map(|principal| principal.to_string());
-    let filter = AuditFilter { from, until: to, action, principal, target };
+    let (from, until) = (from.map(Time::into), to.map(Time::into));
+    let filter = AuditFilter { from, until, action, principal, target };
     let page = deps.store.audit().list(tenant_id, &filter, cursor.as_deref(), limit.get() as usize).await?;
-    Ok(Json(ListOf { items: page.items, next_cursor: page.next_cursor }))
+    let items = page.items.into_iter().map(AuditEntryView::from).collect();
+    Ok(Json(ListOf { items, next_cursor: page.next_cursor }))
 }

@@ -9,14 +9,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::stream;
 use http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
-use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde_json::json;
 use tidegate_http::permission::AuditRead;
-use tidegate_http::{Caller, Json, Limit, ListOf, Problem, Query, Time};
-use tidegate_model::{Actor, AuditEntry, AuditId, PrincipalId, TenantId};
+use tidegate_http::{AuditEntryView, Caller, Json, Limit, ListOf, Problem, Query, Time};
+use tidegate_model::{PrincipalId, TenantId};
 use tidegate_store::AuditFilter;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use crate::Deps;
 
@@ -34,13 +33,11 @@ const EXPORT_PAGE: usize = 25;
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditQuery {
     /// Only changes at this time or later (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    from: Option<Timestamp>,
+    #[param(inline)]
+    from: Option<Time>,
     /// Only changes before this time (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    until: Option<Timestamp>,
+    #[param(inline)]
+    to: Option<Time>,
     /// Only this action, such as `workflow.update`; with a `.` at the end all that begin so, such as `workflow.`.
     action: Option<String>,
     /// Only changes by this person or service account.
@@ -61,13 +58,11 @@ pub(crate) struct AuditQuery {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ExportQuery {
     /// Only changes at this time or later (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    from: Option<Timestamp>,
+    #[param(inline)]
+    from: Option<Time>,
     /// Only changes before this time (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    until: Option<Timestamp>,
+    #[param(inline)]
+    to: Option<Time>,
     /// Only this action, such as `workflow.update`; with a `.` at the end all that begin so, such as `workflow.`.
     action: Option<String>,
     /// Only changes by this person or service account.
@@ -76,45 +71,6 @@ pub(crate) struct ExportQuery {
     target: Option<String>,
     /// The `next_cursor` of the part before.
     cursor: Option<String>,
-}
-
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-    let parsed = text.parse().map_err(|_| {
-        let detail = "expected a time such as 2026-11-20T10:00:00Z (RFC 3339; write + as %2B)";
-        serde::de::Error::custom(detail)
-    });
-    parsed.map(Some)
-}
-
-/// One change.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = AuditEntry)]
-pub(crate) struct AuditEntryView {
-    /// Its id; sorts by time.
-    id: AuditId,
-    /// When.
-    at: Time,
-    /// Who.
-    actor: Actor,
-    /// What was done.
-    #[schema(examples("workflow.update"))]
-    action: String,
-    /// To what: an id, or a role's name.
-    target: String,
-    /// The target as it was, as its resource shows it, secrets masked; null for what is new.
-    before: Option<Value>,
-    /// The target as it is since; null for what is gone.
-    after: Option<Value>,
-    /// The request that did it: its `x-request-id`.
-    request_id: String,
-}
-
-impl From<AuditEntry> for AuditEntryView {
-    fn from(entry: AuditEntry) -> Self {
-        let AuditEntry { id, tenant: _, at, actor, action, target, before, after, request_id } = entry;
-        Self { id, at: at.into(), actor, action, target, before, after, request_id }
-    }
 }
 
 /// List the audit log
@@ -130,7 +86,8 @@ pub(crate) async fn list_audit_log(
     State(deps): State<Deps>,
     Query(query): Query<AuditQuery>,
 ) -> Result<Json<ListOf<AuditEntryView>>, Problem> {
-    let AuditQuery { from, until, action, principal, target, limit, cursor } = query;
+    let AuditQuery { from, to, action, principal, target, limit, cursor } = query;
+    let (from, until) = (from.map(Time::into), to.map(Time::into));
     let filter = AuditFilter { from, until, action, principal: principal.map(|id| id.to_string()), target };
     let log = deps.store.audit();
     let page = log.list(Some(caller.tenant), &filter, cursor.as_deref(), limit.get() as usize).await?;
@@ -154,7 +111,8 @@ pub(crate) async fn export_audit_log(
     State(deps): State<Deps>,
     Query(query): Query<ExportQuery>,
 ) -> Result<Response, Problem> {
-    let ExportQuery { from, until, action, principal, target, cursor } = query;
+    let ExportQuery { from, to, action, principal, target, cursor } = query;
+    let (from, until) = (from.map(Time::into), to.map(Time::into));
     let filter = AuditFilter { from, until, action, principal: principal.map(|id| id.to_string()), target };
     let mut export =
         Export { deps, tenant: caller.tenant, filter, next: None, lines: VecDeque::new(), bytes: 0, pages: 0 };

@@ -12,7 +12,7 @@ use tidegate_http::{Client, Json, Problem, ProblemCode, Public, RandomSecret, Ra
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use crate::{Deps, Subject, TOKEN_LIFETIME, client_throttle};
+use crate::{Deps, Subject, TOKEN_LIFETIME, throttle};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 /// RFC 7617, section 2: the scheme needs a realm.
@@ -166,8 +166,8 @@ async fn prove(deps: &Deps, context: &RequestContext, id: &str, secret: &str) ->
 
 /// An id that is none, a key that is gone or over and a wrong secret all get this same answer.
 async fn wrong(deps: &Deps, context: &RequestContext, id: &str) -> Failure {
-    match client_throttle::count(deps, context.address, id).await {
-        Ok(()) => refused(
+    match throttle::wrong_secret(deps, context, id).await {
+        Ok(_counted) => refused(
             ErrorCode::InvalidClient,
             "There is no client with this id and secret: the API key may have been revoked, or have ended.",
         ),

@@ -98,7 +98,7 @@ pub(crate) async fn mail_link(deps: &Deps, context: &RequestContext, user: &User
     accounts::change_credentials(deps, credentials, rule, || None).await?;
     let text = format!(
         "A Tidegate account was made with this address. If it is yours, follow this link within three days:\n\n\
-         {page}?token={}\n\nIf it isn't, ignore this mail.\n",
+         {page}#token={}\n\nIf it isn't, ignore this mail.\n",
         *token.write(Purpose::Verification)
     );
     let mail = Mail { to: user.email.clone(), subject: "Verify your email address".to_owned(), text };

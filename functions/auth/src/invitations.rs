@@ -419,7 +419,7 @@ async fn send(
         return Err(Problem::new(ProblemCode::RateLimited, detail).retry_after(after));
     }
     let token = token.write();
-    let link = deps.settings.link(context, &format!("/invitations/accept?token={}", *token))?;
+    let link = deps.settings.link(context, &format!("/invitations/accept#token={}", *token))?;
     let (inviter, tenant, role) = (&authority.member.name, &authority.tenant.name, &invitation.role);
     let text = format!(
         "Hello,\n\n{inviter} invites you to the organization {tenant:?} on Tidegate, as {role}.\n\n\

@@ -9,7 +9,6 @@ mod api_keys;
 mod audit;
 mod authority;
 mod client_credentials;
-mod client_throttle;
 mod data_keys;
 mod email;
 mod invitations;

@@ -173,7 +173,7 @@ async fn mail_link(deps: &Deps, context: &RequestContext, email: &str) -> Result
             (Ok(()), Some(user)) => {
                 let text = format!(
                     "Somebody, hopefully you, asked for a new password for your Tidegate account. Set it here within an \
-                     hour:\n\n{page}?token={}\n\nIf it wasn't you, ignore this mail: nothing has changed.\n",
+                     hour:\n\n{page}#token={}\n\nIf it wasn't you, ignore this mail: nothing has changed.\n",
                     *token.write(Purpose::Reset)
                 );
                 let mail = Mail { to: user.email.clone(), subject: "Set a new password".to_owned(), text };

@@ -332,8 +332,8 @@ pub(crate) async fn leave_tenant(
 /// Delete the tenant
 ///
 /// For good. First its data keys are destroyed, so that no secret of its connections can be opened again; then its API keys,
-/// invitations and members go. Within 5 seconds nothing of it answers any more, and its webhooks are 404. Where it fails
-/// half-way, repeating it goes on.
+/// invitations and members go. Within 5 seconds nothing of it answers any more, and its webhooks are 404: what a
+/// failure on the way leaves behind is good for nothing.
 #[utoipa::path(
     delete, path = "/api/tenant", tag = "tenants", request_body = DeleteTenant,
     responses((status = 204, description = "It is gone")),

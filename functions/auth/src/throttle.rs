@@ -24,6 +24,11 @@ const MAIL: Rate = Rate { every: Duration::from_secs(600), burst: 5 };
 /// Of an address that requests come from.
 const CLIENT: Rate = Rate { every: Duration::from_secs(10), burst: 50 };
 
+/// Of one client's secret, from one place: one machine with an outdated key doesn't hinder its neighbours.
+const SECRET: Rate = Rate { every: Duration::from_secs(30), burst: 10 };
+/// Of all clients' secrets, from one place.
+const SECRETS: Rate = Rate { every: Duration::from_secs(2), burst: 100 };
+
 /// A try that was counted.
 #[must_use]
 #[derive(Debug)]
@@ -38,7 +43,7 @@ pub(crate) struct Attempt {
 /// 429: there were too many; 503: they can't be counted.
 pub(crate) async fn sign_in(deps: &Deps, context: &RequestContext, email: &str) -> Result<Attempt, Problem> {
     let account = of_account("sign-in", email);
-    let here = format!("{account}#{}", place(context).unwrap_or_else(|| "here".to_owned()));
+    let here = format!("{account}#{}", place(context).unwrap_or_else(here));
     attempt(deps, of_client(context).chain([(here, SIGN_IN), (account, SIGN_IN_ANYWHERE)])).await
 }
 
@@ -64,6 +69,19 @@ pub(crate) async fn mail(deps: &Deps, context: &RequestContext, email: &str) -> 
 /// 429: there were too many; 503: they can't be counted.
 pub(crate) async fn client(deps: &Deps, context: &RequestContext) -> Result<Attempt, Problem> {
     attempt(deps, of_client(context)).await
+}
+
+/// Counts a wrong client secret. A right one always passes: it has 256 random bits, so there is nothing to be won by
+/// guessing more often, and a client's id is no secret, so that a limit on the client alone would let everybody who knows it
+/// shut the client out.
+///
+/// # Errors
+/// 429: there were too many; 503: they can't be counted.
+pub(crate) async fn wrong_secret(deps: &Deps, context: &RequestContext, client: &str) -> Result<Attempt, Problem> {
+    let place = place(context).unwrap_or_else(here);
+    let of_client = format!("secret#{place}#{}", sha256_hex(client.as_bytes()));
+    // The client first: who is refused here takes nothing from the neighbours' limit.
+    attempt(deps, [(of_client, SECRET), (format!("secrets#{place}"), SECRETS)]).await
 }
 
 impl Attempt {
@@ -115,6 +133,10 @@ fn place(context: &RequestContext) -> Option<String> {
         Some(IpAddr::V6(address)) => Some(format!("{:x}/64", address.to_bits() >> 64)),
         None => Some("unknown".to_owned()),
     }
+}
+
+fn here() -> String {
+    "here".to_owned()
 }
 
 #[cfg(test)]

@@ -1,11 +1,42 @@
-//! What a request changed, as the audit log tells it.
+//! What a request changed, as the audit log tells it and its readers see it.
 
 use serde::Serialize;
 use serde_json::Value;
-use tidegate_model::{Actor, AuditEntry, TenantId, mask_named};
+use tidegate_model::{Actor, AuditEntry, AuditId, TenantId, mask_named};
 use tidegate_platform::Ids;
+use utoipa::ToSchema;
 
-use crate::RequestContext;
+use crate::{RequestContext, Time};
+
+/// One change, as the readers of the audit log see it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
+pub struct AuditEntryView {
+    /// Its id; sorts by time.
+    id: AuditId,
+    /// When.
+    at: Time,
+    /// Who.
+    actor: Actor,
+    /// What was done.
+    #[schema(examples("workflow.update"))]
+    action: String,
+    /// To what: an id, or a role's name.
+    target: String,
+    /// The target as it was, as its resource shows it, secrets masked; null for what is new.
+    before: Option<Value>,
+    /// The target as it is since; null for what is gone.
+    after: Option<Value>,
+    /// The request that did it: its `x-request-id`.
+    request_id: String,
+}
+
+impl From<AuditEntry> for AuditEntryView {
+    fn from(entry: AuditEntry) -> Self {
+        let AuditEntry { id, tenant: _, at, actor, action, target, before, after, request_id } = entry;
+        Self { id, at: at.into(), actor, action, target, before, after, request_id }
+    }
+}
 
 /// A view larger than this is not kept; its versions are, where it has some.
 const MAX_VIEW_BYTES: usize = 64 * 1024;

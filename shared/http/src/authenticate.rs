@@ -159,6 +159,11 @@ impl Authenticator {
         }
     }
 
+    /// The tenants that callers act in.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
     /// Verifies access tokens alone.
     pub fn verifier(&self) -> &TokenVerifier {
         &self.verifier

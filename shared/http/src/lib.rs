@@ -21,7 +21,7 @@ mod token;
 pub use access::{Access, Caller, Guarded, Person, Public};
 pub use api::{Api, DOCUMENT_PATH, Endpoint, MAX_BODY_BYTES};
 pub use api_key::{API_KEY_PREFIX, RandomSecret, read_api_key, sha256_hex, write_api_key};
-pub use audit::Change;
+pub use audit::{AuditEntryView, Change};
 pub use authenticate::{Authenticator, Client, MEMBER_STALE_AFTER, Standing, TENANT_STALE_AFTER, Tenants};
 pub use context::{Connected, RequestContext};
 pub use extract::{Created, ETag, IfMatch, Json, Limit, ListOf, PageQuery, Path, Query, Raw, Time};

@@ -16,6 +16,8 @@ use crate::{Error, Store};
 const USED_UNTIL: &str = "until";
 /// Of several who take at the same time each may have to look again once for every other.
 const MAX_TRIES: u32 = 6;
+/// Whoever lost that often is refused for so long: those who won took what there was to take.
+const CONTENDED: Duration = Duration::from_secs(1);
 /// Long enough for any limit to be whole again.
 const RETENTION: Duration = Duration::from_secs(86_400);
 
@@ -83,7 +85,7 @@ impl Rates<'_> {
     /// the state that it knows costs nothing.
     ///
     /// # Errors
-    /// The database is away, or too many take at the same time.
+    /// The database is away.
     pub async fn lease(
         &self,
         limit: &str,
@@ -93,7 +95,7 @@ impl Rates<'_> {
         known: Option<i64>,
     ) -> Result<Lease, Error> {
         let mut known = known;
-        loop {
+        for _ in 0..MAX_TRIES {
             let whole = rate.cost_us(rate.burst);
             // What isn't known is thought to be unused; if it is not, the write is refused, and tells.
             let used = known.map_or(0, |known| (known - now.as_microsecond()).max(0));
@@ -109,13 +111,15 @@ impl Rates<'_> {
                 (Taken::Refused { .. }, now_known) => known = Some(now_known),
             }
         }
+        Ok(Lease { tokens: 0, left: 0, after: CONTENDED, known: known.unwrap_or(now.as_microsecond()) })
     }
 
     /// Takes tokens of a limit. One write where nobody else took since `known`, the state that the last call gave back; one
-    /// more for each who did. Without `known` it is one where the limit is whole, whether it was ever used or not.
+    /// more for each who did, and refused where too many did. Without `known` it is one where the limit is whole, whether it was
+    /// ever used or not.
     ///
     /// # Errors
-    /// The database is away, or too many take at the same time.
+    /// The database is away.
     pub async fn take(
         &self,
         limit: &str,
@@ -160,7 +164,7 @@ impl Rates<'_> {
                 Outcome::Refused(None) => known = None,
             }
         }
-        Err(Error::Unavailable { operation: OPERATION, source: "too many at the same time".into() })
+        Ok((Taken::Refused { after: CONTENDED }, known.unwrap_or(now_us)))
     }
 
     /// Gives tokens back that were taken last, unless somebody else took meanwhile: for what turned out not to count.

@@ -140,8 +140,8 @@ async fn the_log_is_filtered_paged_and_the_tenants_own() {
         (&*format!("principal={owner}"), 4),
         (&*format!("principal={}", stranger.user), 0),
         ("from=2026-11-20T10:01:00Z", 3),
-        ("until=2026-11-20T10:01:00Z", 1),
-        ("from=2026-11-20T10:01:00Z&until=2026-11-20T10:02:00.000Z&action=service_account.delete", 1),
+        ("to=2026-11-20T10:01:00Z", 1),
+        ("from=2026-11-20T10:01:00Z&to=2026-11-20T10:02:00.000Z&action=service_account.delete", 1),
     ] {
         assert_eq!(setup.found(query).await.len(), count, "{query}");
     }

@@ -27,7 +27,7 @@ impl Organization {
     fn mailed(&self, email: &str) -> String {
         let mails = self.world.outbox.take(email);
         assert_eq!(mails.len(), 1);
-        let (_, rest) = mails[0].text.split_once("https://flows.example.com/invitations/accept?token=").unwrap();
+        let (_, rest) = mails[0].text.split_once("https://flows.example.com/invitations/accept#token=").unwrap();
         rest.split_whitespace().next().unwrap().to_owned()
     }
 

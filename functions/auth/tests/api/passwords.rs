@@ -73,7 +73,7 @@ async fn a_forgotten_password_is_set_anew_by_a_link_that_is_good_once() {
     assert_eq!(forgot(&app, "Alex@Example.com ").await.expect(202).body, Value::Null);
     let mails = world.outbox.take(ALEX);
     let [mail] = &mails[..] else { panic!("{} mails", mails.len()) };
-    let (_, link) = mail.text.split_once("https://flows.example.com/reset-password?token=").unwrap();
+    let (_, link) = mail.text.split_once("https://flows.example.com/reset-password#token=").unwrap();
     let link = link.split_whitespace().next().unwrap();
     let refused = reset(&app, link, "short").await;
     assert_eq!((outcome(&refused), refused.pointers()), ((422, "validation_failed"), vec!["/new_password"]));

@@ -63,7 +63,7 @@ pub(crate) fn mailed_token(world: &World, to: &str) -> String {
     let mails = world.outbox.take(to);
     assert!(mails.len() <= 1, "{} mails", mails.len());
     let text = mails.into_iter().map(|mail| mail.text).collect::<String>();
-    let token = text.split_once("?token=").map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned());
+    let token = text.split_once("#token=").map(|(_, rest)| rest.split_whitespace().next().unwrap().to_owned());
     token.unwrap_or_default()
 }
 
