@@ -497,6 +497,8 @@ async fn a_fault_that_is_not_the_runs_is_neither_counted_nor_a_doubt() {
     assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]);
 
     world.make_tenant().await;
+    // That there was no tenant is remembered as long as a tenant is.
+    world.clock.advance(Duration::from_secs(5));
     assert_eq!(handle(&worker, &incoming, Source::Runs).await, Verdict::Delete);
     let stored = world.stored(start.run_id).await.unwrap();
     let record = &steps(&world, &stored).await[0];

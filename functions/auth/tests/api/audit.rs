@@ -172,7 +172,7 @@ async fn what_is_after_the_time_asked_for_is_not_even_read() {
     setup.account("a").await;
     setup.world.clock.advance(Duration::from_secs(1));
     setup.fill(120, 10).await;
-    let page = setup.app.get(&setup.owner, "/api/audit?until=2026-11-20T10:00:01Z&limit=1").await.expect(200);
+    let page = setup.app.get(&setup.owner, "/api/audit?to=2026-11-20T10:00:01Z&limit=1").await.expect(200);
     assert_eq!((page.body["items"].as_array().unwrap().len(), &page.body["next_cursor"]), (1, &Value::Null));
 }
 
