@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use tidegate_auth::Registration;
 use tidegate_model::{Role, TenantId};
 use tidegate_platform::key_service::KeyContext;
-use tidegate_testing::World;
+use tidegate_testing::{TestApp, World};
 
-use crate::support::{Client, SignedIn, envelope, instance, sign_in};
+use crate::support::{Client, SignedIn, deps, envelope, instance, sign_in};
 
 fn alex() -> Value {
     json!({
@@ -81,21 +81,26 @@ async fn a_new_tenants_data_key_opens_for_its_connections_only() {
 #[tokio::test]
 async fn an_unknown_user_and_a_wrong_password_get_the_same_answer() {
     let world = World::without_key().await;
-    let app = open(&world);
+    let deps = deps(&world, Registration::Open);
+    let passwords = deps.passwords.clone();
+    let app = Client::of(TestApp::new(&world, tidegate_auth::api(deps)));
     app.post("/api/auth/register", &alex()).await;
-    let reads_of = async |email: &str| {
+    let work_of = async |email: &str| {
         // Registering and the guess before counted as tries; that is over after a minute.
         world.clock.advance(std::time::Duration::from_secs(60));
         world.embedded.meter.restart(false);
+        let hashed = passwords.done();
         let body = json!({"email": email, "password": "wrong horse battery"});
         let mut answer = app.post("/api/auth/login", &body).await;
         answer.body["request_id"] = Value::Null;
         let challenge = answer.header("www-authenticate").to_owned();
-        (answer.body, answer.status, challenge, world.embedded.meter.all_calls())
+        let work = (world.embedded.meter.all_calls(), passwords.done() - hashed);
+        (answer.body, answer.status, challenge, work)
     };
-    let wrong = reads_of("alex@example.com").await;
-    assert_eq!(wrong, reads_of("nobody@example.com").await, "the same calls to the store, too");
-    assert_eq!(wrong, reads_of("not an address").await);
+    let wrong = work_of("alex@example.com").await;
+    assert_eq!(wrong.3.1, 1, "a password was verified");
+    assert_eq!(wrong, work_of("nobody@example.com").await, "after the same work, too");
+    assert_eq!(wrong, work_of("not an address").await);
     assert_eq!((wrong.1.as_u16(), wrong.2.as_str()), (401, "Bearer"));
     assert_json_snapshot!(wrong.0, @r##"
     {
