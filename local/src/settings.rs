@@ -80,6 +80,11 @@ pub(crate) struct Serve {
     #[arg(long, env = "TIDEGATE_EGRESS_ALLOW", value_delimiter = ',', num_args = 1.., value_name = "CIDR", value_parser = range)]
     pub(crate) egress_allow: Vec<IpNet>,
 
+    /// Address ranges of proxies, such as 127.0.0.1/32, whose `X-Forwarded-For` is believed. Without it every request through
+    /// a proxy counts as the proxy's own, for limits on sign-ins and in the audit log.
+    #[arg(long, env = "TIDEGATE_TRUSTED_PROXIES", value_delimiter = ',', num_args = 1.., value_name = "CIDR", value_parser = range)]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+
     /// How many runs may be in flight at once; the others wait in the queue.
     #[arg(long, alias = "workers", env = "TIDEGATE_RUN_CONCURRENCY", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) run_concurrency: u16,

@@ -29,7 +29,6 @@ const PUBLIC: &[&str] = &[
     "POST /api/auth/token",
     "POST /api/auth/password/forgot",
     "POST /api/auth/password/reset",
-    "POST /api/auth/email/verify",
     "POST /api/invitations/preview",
     "POST /api/invitations/register",
     "GET /api/openapi.json",
@@ -252,6 +251,7 @@ impl Cast {
             scopes: scopes.into_iter().collect(),
             created_at,
             expires_at: None,
+            successor: None,
         };
         world.store.api_keys().create(&key).await.unwrap();
         let token = write_api_key(key.id, &secret).to_string();

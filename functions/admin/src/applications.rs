@@ -75,7 +75,8 @@ impl ServiceAccountView {
 
 impl From<ApiKey> for ApplicationView {
     fn from(key: ApiKey) -> Self {
-        let ApiKey { id, tenant, service_account, name, secret_hash: _, scopes, created_at, expires_at } = key;
+        let ApiKey { id, tenant, service_account, name, secret_hash: _, scopes, created_at, expires_at, successor: _ } =
+            key;
         Self {
             id,
             tenant_id: tenant,

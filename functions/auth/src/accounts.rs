@@ -44,7 +44,7 @@ pub(crate) async fn create(
     context: &RequestContext,
     request: Register,
 ) -> Result<(User, Tenant), Problem> {
-    let Register { email, password, name, tenant_name } = request;
+    let Register { email, password, name, tenant_name, token_delivery: _ } = request;
     let mut errors = Vec::new();
     let email = check_email(&email, "/email", &mut errors);
     check_password(&password, "/password", &mut errors);
@@ -118,21 +118,23 @@ pub(crate) async fn log_in(deps: &Deps, context: &RequestContext, request: LogIn
     let (user, credentials) = user.zip(credentials).filter(|_| right).ok_or_else(invalid_credentials)?;
     let proven = credentials.password_hash.clone();
     let mut methods = vec![AuthMethod::Pwd];
-    if second_factor::confirmed(&credentials).is_some() {
+    let with_code = second_factor::confirmed(&credentials).is_some();
+    if with_code {
         let Some(code) = code else {
             attempt.was_right(deps).await;
             let detail = "This account has a second factor. Sign in with a `code` of it, or a recovery code.";
             return Err(Problem::new(ProblemCode::SecondFactorRequired, detail));
         };
         let spent = second_factor::spend(deps, context, &user.email, credentials, &code).await?;
-        spent.ok_or_else(invalid_credentials)?;
+        spent.ok_or_else(second_factor_invalid)?;
         methods.push(AuthMethod::Otp);
     }
     attempt.was_right(deps).await;
     let signed_in = sessions::begin(deps, context, user, methods, tenant_id).await?;
-    // Who changes the password ends all sessions that there are; this one came to be meanwhile, by the former password.
+    // Who changes the password or sets up a second factor ends all sessions that there are; this one came to be meanwhile.
     let user = signed_in.user.id;
-    if self::credentials(deps, user).await?.password_hash != proven {
+    let now = self::credentials(deps, user).await?;
+    if now.password_hash != proven || (second_factor::confirmed(&now).is_some() && !with_code) {
         deps.store.sessions().delete(user, &[signed_in.session]).await?;
         return Err(invalid_credentials());
     }
@@ -262,6 +264,12 @@ fn gone() -> Problem {
     Problem::new(ProblemCode::Unauthenticated, "This account exists no more.")
 }
 
+/// 401: the password was right, the code isn't.
+fn second_factor_invalid() -> Problem {
+    let detail = "The code isn't good now, or was used already. Wait for the next one; a recovery code is good once.";
+    Problem::new(ProblemCode::SecondFactorInvalid, detail)
+}
+
 fn invalid_credentials() -> Problem {
     let detail = "There is no account with this email address and password.";
     Problem::new(ProblemCode::InvalidCredentials, detail)
@@ -306,10 +314,18 @@ pub(crate) fn check_password(password: &Password, pointer: &str, errors: &mut Ve
 
 pub(crate) fn check_name(name: &str, pointer: &str, errors: &mut Vec<FieldError>) -> String {
     let name = name.trim();
-    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.contains(char::is_control) {
-        errors.push(FieldError::new(pointer.into(), "expected 1 to 200 characters on one line"));
+    if name.is_empty() || name.chars().count() > MAX_NAME_CHARS || name.contains(is_unseen) {
+        errors.push(FieldError::new(pointer.into(), "expected 1 to 200 characters on one line, all of them visible"));
     }
     name.to_owned()
+}
+
+/// Controls, and what isn't seen or turns the text around it: names stand in mails. Joiners stay, which scripts and emoji
+/// need.
+fn is_unseen(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{ad}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{feff}')
+        || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff0}'..='\u{fffb}')
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ use jiff::{Timestamp, TimestampArithmetic};
 use serde::{Deserialize, Serialize};
 use tidegate_http::permission::{ServiceAccountsRead, ServiceAccountsWrite};
 use tidegate_http::{
-    Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, Query, RandomSecret, Time, write_api_key,
+    Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, RandomSecret, Time,
+    write_api_key,
 };
 use tidegate_model::{ApiKey, ApiKeyId, FieldError, Permission, Pointer, ServiceAccountId, TenantId};
 use tidegate_store::{MAX_PAGE, Page};
@@ -36,8 +37,8 @@ pub(crate) struct CreateApiKey {
     #[schema(value_type = Vec<Permission>, min_items = 1, examples(json!(["workflows:run", "runs:read"])))]
     scopes: Vec<String>,
     /// When it ends; without it, never.
-    #[schema(value_type = Option<String>, format = DateTime)]
-    expires_at: Option<Timestamp>,
+    #[schema(inline)]
+    expires_at: Option<Time>,
 }
 
 /// How to replace a key.
@@ -70,6 +71,8 @@ pub(crate) struct ApiKeyView {
     created_at: Time,
     /// When it ends; null for one that doesn't.
     expires_at: Option<Time>,
+    /// The key that it was rotated to; null for one that wasn't.
+    successor: Option<ApiKeyId>,
     /// When it was last used, to about five minutes; null before that.
     last_used_at: Option<Time>,
 }
@@ -98,7 +101,8 @@ struct Rotated<'a> {
 
 impl ApiKeyView {
     fn of(key: &ApiKey, last_used_at: Option<Timestamp>) -> Self {
-        let ApiKey { id, tenant: _, service_account, name, secret_hash: _, scopes, created_at, expires_at } = key;
+        let ApiKey { id, tenant: _, service_account, name, secret_hash: _, scopes, created_at, expires_at, successor } =
+            key;
         Self {
             id: *id,
             service_account_id: *service_account,
@@ -106,6 +110,7 @@ impl ApiKeyView {
             scopes: scopes.clone(),
             created_at: (*created_at).into(),
             expires_at: expires_at.map(Time),
+            successor: *successor,
             last_used_at: last_used_at.map(Time),
         }
     }
@@ -149,7 +154,8 @@ pub(crate) async fn create_api_key(
     let mut errors = Vec::new();
     let name = accounts::check_name(&body.name, "/name", &mut errors);
     let scopes = check_scopes(&body.scopes, &of_role, &authority.permissions, &mut errors);
-    if body.expires_at.is_some_and(|end| end <= now) {
+    let expires_at = body.expires_at.map(Timestamp::from);
+    if expires_at.is_some_and(|end| end <= now) {
         errors.push(FieldError::new("/expires_at".into(), "must be a time to come"));
     }
     if !errors.is_empty() {
@@ -164,7 +170,8 @@ pub(crate) async fn create_api_key(
         secret_hash: secret.hash(),
         scopes,
         created_at: now,
-        expires_at: body.expires_at,
+        expires_at,
+        successor: None,
     };
     let change = Change::of("api_key.create", key.id).to(&ApiKeyView::of(&key, None));
     deps.store.audited(caller.audit(&deps.ids, change)).api_keys().create(&key).await?;
@@ -223,7 +230,7 @@ pub(crate) async fn revoke_api_key(
 /// Rotate an API key
 ///
 /// Makes a key with the same name and scopes, and ends this one after an overlap, in which whoever uses it takes over the
-/// new one. A key that was made with an end is followed by one that lasts as long.
+/// new one. A key that was made with an end is followed by one that lasts as long. One that was rotated already is 409.
 #[utoipa::path(
     post, path = "/api/service-accounts/{id}/keys/{key}/rotate", tag = "service_accounts",
     params(("id" = ServiceAccountId, Path), ("key" = ApiKeyId, Path)), request_body = RotateApiKey,
@@ -244,6 +251,10 @@ pub(crate) async fn rotate_api_key(
         return Err(Problem::validation(vec![FieldError::new("/overlap_seconds".into(), detail)]));
     }
     let former = key_of(&deps, caller.tenant, id, key).await?;
+    if let Some(successor) = former.successor {
+        let detail = format!("This key was rotated already: {successor} follows it. Rotate or revoke that one.");
+        return Err(Problem::new(ProblemCode::Conflict, detail));
+    }
     // The caller will hold the new key, and with it all its scopes.
     let authority = Authority::of(&deps, &caller).await?;
     if let Some(beyond) = former.scopes.difference(&authority.permissions).next() {
@@ -256,10 +267,15 @@ pub(crate) async fn rotate_api_key(
         secret_hash: secret.hash(),
         created_at: now,
         expires_at: former.expires_at.map(|end| after(now, end.duration_since(former.created_at))),
+        successor: None,
         ..former.clone()
     };
     let end = after(now, overlap);
-    let ended = ApiKey { expires_at: Some(former.expires_at.map_or(end, |before| before.min(end))), ..former.clone() };
+    let ended = ApiKey {
+        expires_at: Some(former.expires_at.map_or(end, |before| before.min(end))),
+        successor: Some(new.id),
+        ..former.clone()
+    };
     let [was, is, follower] = [&former, &ended, &new].map(|key| ApiKeyView::of(key, None));
     let change = Change::of("api_key.rotate", key).from(&was).to(&Rotated { former: &is, new: &follower });
     deps.store.audited(caller.audit(&deps.ids, change)).api_keys().rotate(&former, &ended, &new).await?;

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 use crate::authority::Authority;
 use crate::members::MemberView;
 use crate::routes::{Account, Password, SetRefresh, TenantView, TokenDelivery};
-use crate::{Deps, Registration, accounts, routes, sessions};
+use crate::{Deps, Registration, accounts, routes, sessions, throttle};
 
 /// What every invitation's token begins with.
 const TOKEN_PREFIX: &str = "tgi_";
@@ -96,6 +96,9 @@ pub(crate) struct RegisterInvited {
     name: String,
     /// The password: 10 to 256 characters.
     password: Password,
+    /// Where the refresh token goes.
+    #[serde(default)]
+    token_delivery: TokenDelivery,
 }
 
 /// A tenant that the caller has become a member of.
@@ -334,7 +337,7 @@ pub(crate) async fn register_invited(
     if deps.settings.registration == Registration::Closed {
         return Err(accounts::registration_closed());
     }
-    let RegisterInvited { token, name, password } = body;
+    let RegisterInvited { token, name, password, token_delivery } = body;
     let (invitation, tenant) = open(&deps, &token).await?;
     let mut errors = Vec::new();
     let name = accounts::check_name(&name, "/name", &mut errors);
@@ -361,7 +364,7 @@ pub(crate) async fn register_invited(
         Err(error) => return Err(error.into()),
     }
     let signed_in = sessions::begin(&deps, &context, user, vec![AuthMethod::Pwd], Some(tenant.id)).await?;
-    let (cookie, account) = routes::answer(&deps, &context, signed_in, TokenDelivery::Cookie);
+    let (cookie, account) = routes::answer(&deps, &context, signed_in, token_delivery);
     Ok((cookie, Created { location: "/api/auth/me".to_owned(), body: account }))
 }
 
@@ -418,11 +421,13 @@ async fn send(
         let detail = "Too many invitations were sent. Wait as `Retry-After` says.";
         return Err(Problem::new(ProblemCode::RateLimited, detail).retry_after(after));
     }
+    // Whoever invites isn't known to the address either.
+    let _counted = throttle::mail(deps, context, &invitation.email).await?;
     let token = token.write();
     let link = deps.settings.link(context, &format!("/invitations/accept#token={}", *token))?;
     let (inviter, tenant, role) = (&authority.member.name, &authority.tenant.name, &invitation.role);
     let text = format!(
-        "Hello,\n\n{inviter} invites you to the organization {tenant:?} on Tidegate, as {role}.\n\n\
+        "Hello,\n\n{inviter:?} invites you to the organization {tenant:?} on Tidegate, as {role}.\n\n\
          To accept, follow this link within seven days:\n\n{link}\n\n\
          If you don't know what this is about, do nothing: without the link nobody gets in.\n"
     );

@@ -76,6 +76,12 @@ pub(crate) fn invalid() -> Problem {
     Problem::new(ProblemCode::LinkInvalid, detail)
 }
 
+/// 403: it is another account's.
+pub(crate) fn not_yours() -> Problem {
+    let detail = "This link is another account's. Sign in to the account with the address that it was mailed to.";
+    Problem::new(ProblemCode::Forbidden, detail)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 
 use crate::links::{self, LinkToken, Purpose};
 use crate::routes::Password;
-use crate::{Deps, accounts, throttle};
+use crate::{Deps, accounts, email, second_factor, throttle};
 
 /// How long asking for a link takes at least: longer than it takes to send a mail, so that the time doesn't tell whether
 /// one was sent.
@@ -74,10 +74,7 @@ pub(crate) async fn change(
     let pointer = "/current_password";
     let (_, credentials) = accounts::prove(&deps, &context, caller.user, current_password, pointer).await?;
     let password_hash = deps.passwords.hash(new_password).await?;
-    let rule = |stored: &Credentials| {
-        // A link that was mailed to whoever knew the old one is no longer good.
-        Ok(Credentials { password_hash: password_hash.clone(), reset: None, ..stored.clone() })
-    };
+    let rule = |stored: &Credentials| Ok(with_password(stored, &password_hash));
     let audit = |change| caller.audit(&deps.ids, caller.tenant, change);
     let change = Change::of("password.change", caller.user);
     accounts::change_and_end_sessions(&deps, credentials, rule, Some(caller.session), audit, change).await?;
@@ -116,7 +113,8 @@ pub(crate) async fn forgot(
 
 /// Set a new password by a mailed link
 ///
-/// All sessions end. Signing in takes the second factor as before, where there is one.
+/// All sessions end. Signing in takes the second factor as before, where there is one; an account whose address wasn't
+/// verified has it verified by this, and loses a second factor.
 #[utoipa::path(
     post,
     path = "/api/auth/password/reset",
@@ -141,15 +139,33 @@ pub(crate) async fn reset(
     if !opens(&credentials) {
         return Err(links::invalid());
     }
+    let account = deps.store.accounts().user(user).await?.ok_or_else(links::invalid)?;
     let password_hash = deps.passwords.hash(new_password).await?;
     let rule = |stored: &Credentials| match opens(stored) {
-        true => Ok(Credentials { password_hash: password_hash.clone(), reset: None, ..stored.clone() }),
+        // Whoever made an account with somebody else's address may have given it a second factor, too.
+        true if account.email_verified_at.is_none() => {
+            Ok(Credentials { second_factor: None, ..with_password(stored, &password_hash) })
+        }
+        true => Ok(with_password(stored, &password_hash)),
         false => Err(links::invalid()),
     };
     let audit = |change| context.audit(&deps.ids, None, Some(user.into()), change);
     let change = Change::of("password.reset", user);
     accounts::change_and_end_sessions(&deps, credentials, rule, None, audit, change).await?;
+    // The link came to the address.
+    email::mark_verified(&deps, &context, &account).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A new password. A link that was mailed to whoever knew the old one is no longer good, and neither is a second factor that
+/// somebody who knew it has begun to set up.
+fn with_password(stored: &Credentials, password_hash: &str) -> Credentials {
+    Credentials {
+        password_hash: password_hash.to_owned(),
+        reset: None,
+        second_factor: second_factor::confirmed(stored).cloned(),
+        ..stored.clone()
+    }
 }
 
 fn check(new_password: &Password) -> Result<(), Problem> {

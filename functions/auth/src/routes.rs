@@ -33,6 +33,9 @@ pub struct Register {
     /// The organization's name for display: 1 to 200 characters.
     #[schema(min_length = 1, max_length = 200, examples("Example Ltd."))]
     pub tenant_name: String,
+    /// Where the refresh token goes.
+    #[serde(default)]
+    pub token_delivery: TokenDelivery,
 }
 
 /// Who signs in.
@@ -57,7 +60,7 @@ pub struct LogIn {
 }
 
 /// Where a refresh token goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TokenDelivery {
     /// Into a cookie that scripts can't read and other sites can't send: for browsers.
@@ -231,8 +234,8 @@ pub(crate) async fn register(
     context: RequestContext,
     Json(body): Json<Register>,
 ) -> Result<(SetRefresh, Created<Account>), Problem> {
-    let (cookie, account) =
-        answer(&deps, &context, accounts::register(&deps, &context, body).await?, TokenDelivery::Cookie);
+    let delivery = body.token_delivery;
+    let (cookie, account) = answer(&deps, &context, accounts::register(&deps, &context, body).await?, delivery);
     Ok((cookie, Created { location: "/api/auth/me".to_owned(), body: account }))
 }
 
@@ -281,6 +284,9 @@ pub(crate) async fn refresh(
         Some(token) => (RefreshToken::parse(token.expose()), TokenDelivery::Body),
         None => (cookie(&headers).and_then(RefreshToken::parse), TokenDelivery::Cookie),
     };
+    if body.refresh_token.is_none() && cookie(&headers).is_none() {
+        return Err(sessions::no_refresh_token());
+    }
     let shown = shown.ok_or_else(sessions::ended)?;
     let signed_in = sessions::refresh(&deps, &context, &shown, body.tenant_id).await?;
     let (cookie, account) = answer(&deps, &context, signed_in, delivery);

@@ -177,11 +177,11 @@ pub(crate) async fn confirm(
 ) -> Result<Json<RecoveryCodes>, Problem> {
     let user = accounts::account(&deps, caller.user).await?;
     let credentials = accounts::credentials(&deps, user.id).await?;
-    let guess = throttle::code(&deps, &user.email).await?;
     let pending = credentials.second_factor.clone().ok_or_else(Problem::not_found)?;
     if pending.confirmed_at.is_some() {
         return Err(already_on());
     }
+    let guess = throttle::code(&deps, &user.email).await?;
     let now = deps.clock.now();
     let last_step = step(&deps, user.id, &pending, &body.code, now).await?.ok_or_else(|| wrong_code("/code"))?;
     let (codes, recovery_hashes) = recovery_codes()?;

@@ -249,6 +249,13 @@ pub(crate) fn ended() -> Problem {
     Problem::new(ProblemCode::Unauthenticated, "The session has ended, or was never one. Sign in again.")
 }
 
+/// 401: there was no refresh token at all.
+pub(crate) fn no_refresh_token() -> Problem {
+    let detail =
+        "There is no refresh token: send the cookie that came with the sign-in, or `refresh_token` in the body.";
+    Problem::new(ProblemCode::Unauthenticated, detail)
+}
+
 fn changed() -> StoreError {
     StoreError::Conflict { operation: "change a session" }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Plan, Run, records_of};
 use tidegate_model::{
     ApprovalToken, Builtin, DataKey, Entry, ErrorCode, Event, Payload, RunDetail, RunId, RunRow, RunStatus, StepError,
-    Tenant, TriggerInput,
+    Tenant, TenantStatus, TriggerInput,
 };
 use tidegate_platform::Clock;
 use tidegate_platform::blobs::LIVE;
@@ -92,6 +92,12 @@ pub(crate) async fn execute(
         let error = StepError::terminal(ErrorCode::WorkflowGone, message);
         return ending::give_up_claimed(deps, claimed, error).await;
     };
+    // A deleted tenant has no key to sign its approvals' links with, and nobody would follow them.
+    if plan.approvals().next().is_some() && deps.caches.tenant(deps, row.tenant).await?.status == TenantStatus::Deleted
+    {
+        let message = "the organization was deleted after the run began";
+        return ending::give_up_claimed(deps, claimed, StepError::terminal(ErrorCode::WorkflowGone, message)).await;
+    }
     let body = match &claimed.input {
         Some(input) => load(deps, &input.body).await?,
         None => None,

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use axum::extract::{FromRef, FromRequestParts};
 use http::header::AUTHORIZATION;
@@ -76,9 +77,12 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let (authenticator, identity, context) = recognise(parts, state).await?;
+        let (authenticator, identity, context) = recognise(parts, state, false).await?;
         let granted = authenticator.grant(&identity).await?;
         context.tell_rate(granted.rate);
+        if !identity.is_for(P::PERMISSION) {
+            return Err(Problem::out_of_scope(P::PERMISSION));
+        }
         if !granted.permissions.contains(&P::PERMISSION) {
             return Err(Problem::forbidden(P::PERMISSION));
         }
@@ -104,8 +108,8 @@ pub struct Person<P> {
     /// The sign-in.
     pub session: SessionId,
     /// How the person proved who it is.
-    pub methods: Vec<AuthMethod>,
-    /// The tenant that the token is for. Whether the person still is a member wasn't looked up.
+    pub methods: Arc<[AuthMethod]>,
+    /// The tenant that the token is for, where the person still is a member.
     pub tenant: Option<TenantId>,
     context: RequestContext,
     permission: PhantomData<fn() -> P>,
@@ -133,32 +137,42 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let (authenticator, identity, context) = recognise(parts, state).await?;
+        // What is changed here outlasts the session: one that has ended changes nothing, however lately it did.
+        let anew = matches!(P::PERMISSION, Permission::AccountWrite | Permission::PlatformWrite);
+        let (authenticator, identity, context) = recognise(parts, state, anew).await?;
         let (PrincipalId::User(user), Some(session)) = (identity.principal, identity.session) else {
-            return Err(Problem::forbidden(P::PERMISSION));
+            return Err(Problem::not_a_person());
         };
-        let allowed = match P::PERMISSION {
-            permission if permission.is_own() => true,
-            permission if permission.is_of_platform() => authenticator.is_administrator(user).await?,
-            _ => false,
-        };
-        if !allowed || !identity.is_for(P::PERMISSION) {
-            return Err(Problem::forbidden(P::PERMISSION));
-        }
         context.tell_rate(authenticator.count_person(user).await?);
-        let Identity { methods, tenant, .. } = identity;
+        if !identity.is_for(P::PERMISSION) {
+            return Err(Problem::out_of_scope(P::PERMISSION));
+        }
+        match P::PERMISSION {
+            permission if permission.is_own() => {}
+            permission if permission.is_of_platform() && authenticator.is_administrator(user, anew).await? => {}
+            _ => return Err(Problem::not_an_administrator()),
+        }
+        let tenant = match identity.tenant {
+            Some(tenant) if authenticator.is_member(tenant, identity.principal).await? => Some(tenant),
+            _ => None,
+        };
+        let methods = identity.methods;
         Ok(Self { user, session, methods, tenant, context, permission: PhantomData })
     }
 }
 
-async fn recognise<S>(parts: &mut Parts, state: &S) -> Result<(Authenticator, Identity, RequestContext), Problem>
+async fn recognise<S>(
+    parts: &mut Parts,
+    state: &S,
+    anew: bool,
+) -> Result<(Authenticator, Identity, RequestContext), Problem>
 where
     S: Send + Sync,
     Authenticator: FromRef<S>,
 {
     let authenticator = Authenticator::from_ref(state);
     let Ok(context) = RequestContext::from_request_parts(parts, state).await;
-    let identity = authenticator.recognise(bearer_token(parts)?).await?;
+    let identity = authenticator.recognise(bearer_token(parts)?, anew).await?;
     context.name_caller(identity.tenant, identity.principal);
     Ok((authenticator, identity, context))
 }

@@ -39,7 +39,7 @@ pub struct Authenticator {
     limiter: RateLimiter,
     tenants: Tenants,
     members: Fresh<(TenantId, PrincipalId), Option<Arc<Member>>>,
-    sessions: Fresh<(UserId, SessionId), bool>,
+    sessions: Fresh<(UserId, SessionId), Option<Arc<[AuthMethod]>>>,
     keys: Fresh<ApiKeyId, Option<Arc<ApiKey>>>,
     administrators: Fresh<UserId, bool>,
     uses: Fresh<ApiKeyId, ()>,
@@ -95,7 +95,7 @@ pub(crate) struct Identity {
     pub(crate) tenant: Option<TenantId>,
     pub(crate) session: Option<SessionId>,
     pub(crate) api_key: Option<Arc<ApiKey>>,
-    pub(crate) methods: Vec<AuthMethod>,
+    pub(crate) methods: Arc<[AuthMethod]>,
     /// What the token is for, where that is less than its holder may do.
     pub(crate) scope: Option<Scope>,
 }
@@ -108,7 +108,7 @@ impl Identity {
             tenant: Some(key.tenant),
             session: None,
             api_key: Some(key),
-            methods: Vec::new(),
+            methods: Arc::default(),
             scope: None,
         }
     }
@@ -169,30 +169,39 @@ impl Authenticator {
         &self.verifier
     }
 
-    /// Who shows this token or key.
-    pub(crate) async fn recognise(&self, token: &str) -> Result<Identity, Problem> {
+    /// Who shows this token or key; `anew` looks a session up instead of believing that it was there lately.
+    pub(crate) async fn recognise(&self, token: &str, anew: bool) -> Result<Identity, Problem> {
         if token.starts_with(API_KEY_PREFIX) {
             let (id, secret) = read_api_key(token).ok_or_else(key_invalid)?;
             return Ok(Identity::machine(self.key(id, &secret).await?));
         }
         let Claims { sub, client_id, sid, amr, tenant, scope, .. } = self.verifier.verify(token).await?;
         let ended = || Problem::token_invalid("You were signed out. Sign in again.");
-        let api_key = match (sub, sid) {
+        let (methods, api_key) = match (sub, sid) {
             (PrincipalId::User(user), Some(session)) if client_id == FIRST_PARTY => {
-                let read = || async { self.store.sessions().get(user, session).await.map(|session| session.is_some()) };
-                if !self.sessions.get((user, session), read).await.map_err(away)? {
-                    return Err(ended());
+                if anew {
+                    self.sessions.forget(&(user, session)).await;
                 }
-                None
+                let read = || async {
+                    let session = self.store.sessions().get(user, session).await?;
+                    Ok(session.map(|session| session.methods.into()))
+                };
+                let mut methods = self.sessions.get((user, session), read).await.map_err(away)?;
+                if methods.as_ref().is_some_and(|methods| amr.iter().any(|method| !methods.contains(method))) {
+                    // The token is younger than what is known of the session, or a second factor was turned off since.
+                    self.sessions.forget(&(user, session)).await;
+                    methods = self.sessions.get((user, session), read).await.map_err(away)?;
+                }
+                (methods.ok_or_else(ended)?, None)
             }
             (PrincipalId::Service(account), None) => {
                 let key = self.live_key(client_id.parse().map_err(|_| ended())?).await?;
                 let key = key.filter(|key| key.service_account == account && Some(key.tenant) == tenant);
-                Some(key.ok_or_else(ended)?)
+                (Arc::default(), Some(key.ok_or_else(ended)?))
             }
             _ => return Err(ended()),
         };
-        Ok(Identity { principal: sub, tenant, session: sid, api_key, methods: amr, scope })
+        Ok(Identity { principal: sub, tenant, session: sid, api_key, methods, scope })
     }
 
     /// What an identity may do in its tenant now; counts the request.
@@ -200,10 +209,14 @@ impl Authenticator {
         let Identity { principal, api_key, methods, .. } = identity;
         let tenant = identity.tenant.ok_or_else(no_tenant)?;
         let left = || Problem::token_invalid("You are no member of this organization any more. Sign in again.");
-        let standing = self.tenants.get(tenant).await?.ok_or_else(left)?;
-        let read = || async { Ok(self.store.tenants().member(tenant, *principal).await?.map(Arc::new)) };
-        let member = self.members.get((tenant, *principal), read).await.map_err(away)?.ok_or_else(left)?;
+        let mut standing = self.tenants.get(tenant).await?.ok_or_else(left)?;
+        let member = self.member(tenant, *principal).await?.ok_or_else(left)?;
         let rate = self.limiter.api(tenant, api_key.as_ref().map(|key| key.id), standing.limits).await?;
+        if !standing.tenant.has_role(&member.role) {
+            // A role that is younger than what is known of the tenant.
+            self.tenants.known.forget(&tenant).await;
+            standing = self.tenants.get(tenant).await?.ok_or_else(left)?;
+        }
         if standing.status == TenantStatus::Suspended {
             return Err(Problem::tenant_suspended());
         }
@@ -233,10 +246,23 @@ impl Authenticator {
         self.limiter.person(user).await
     }
 
-    /// Whether somebody administers the installation.
-    pub(crate) async fn is_administrator(&self, user: UserId) -> Result<bool, Problem> {
+    /// Whether somebody is a member of a tenant.
+    pub(crate) async fn is_member(&self, tenant: TenantId, principal: PrincipalId) -> Result<bool, Problem> {
+        Ok(self.member(tenant, principal).await?.is_some())
+    }
+
+    /// Whether somebody administers the installation; `anew` as in [`Self::recognise`].
+    pub(crate) async fn is_administrator(&self, user: UserId, anew: bool) -> Result<bool, Problem> {
+        if anew {
+            self.administrators.forget(&user).await;
+        }
         let read = || async { self.store.platform().is_administrator(user).await };
         self.administrators.get(user, read).await.map_err(away)
+    }
+
+    async fn member(&self, tenant: TenantId, principal: PrincipalId) -> Result<Option<Arc<Member>>, Problem> {
+        let read = || async { Ok(self.store.tenants().member(tenant, principal).await?.map(Arc::new)) };
+        self.members.get((tenant, principal), read).await.map_err(away)
     }
 
     /// The API key with this id and secret; whoever is recognised by it hears the same of a wrong id and a wrong secret.
@@ -286,7 +312,8 @@ fn key_invalid() -> Problem {
 }
 
 fn no_tenant() -> Problem {
-    let detail = "You are a member of no organization. Accept an invitation, or make one with `POST /api/tenants`.";
+    let detail = "The access token is for no organization. Accept an invitation, or make one with `POST /api/tenants`; then get \
+                  a token for it with `POST /api/auth/refresh` and its `tenant_id`.";
     Problem::new(ProblemCode::NoTenant, detail)
 }
 

@@ -73,13 +73,22 @@ fn field_error(path: &serde_path_to_error::Path, detail: &str) -> FieldError {
     for segment in path {
         match segment {
             Segment::Seq { index } => pointer = pointer.push(index),
-            Segment::Map { key } => pointer = pointer.push(key),
+            Segment::Map { key } => pointer = pointer.push(shortened(key)),
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
     match detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         Some(field) => FieldError::new(pointer.push(field), "is required"),
-        None => FieldError::new(pointer, detail),
+        None => FieldError::new(pointer, shortened(detail)),
+    }
+}
+
+/// What was sent comes back in parts only: an answer isn't larger than its request.
+fn shortened(text: &str) -> String {
+    const MAX_CHARS: usize = 500;
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 

@@ -55,6 +55,8 @@ codes! {
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Sign in first";
     /// No account has this email address and password.
     InvalidCredentials = UNAUTHORIZED, "invalid_credentials", "Wrong email address or password";
+    /// The password is right, the code of the second factor isn't.
+    SecondFactorInvalid = UNAUTHORIZED, "second_factor_invalid", "Wrong code";
     /// The account has a second factor, or the organization requires one.
     SecondFactorRequired = FORBIDDEN, "second_factor_required", "A second factor is required";
     /// The organization requires signing in by its identity provider.
@@ -193,7 +195,27 @@ impl Problem {
 
     /// The caller's role lacks a permission.
     pub fn forbidden(permission: Permission) -> Self {
-        let detail = format!("Your role doesn't hold the permission {}.", permission.as_str());
+        Self::insufficient(format!("Your role doesn't hold the permission {}.", permission.as_str()))
+    }
+
+    /// The API key, or the token made with it, isn't for what its holder may do otherwise.
+    pub(crate) fn out_of_scope(permission: Permission) -> Self {
+        let detail =
+            format!("The scopes of the API key or token lack {}. Make a key that has it.", permission.as_str());
+        Self::insufficient(detail)
+    }
+
+    /// A machine asks for what only people may do.
+    pub(crate) fn not_a_person() -> Self {
+        Self::insufficient("Only people who are signed in may do this; an API key can't.")
+    }
+
+    /// It is about the installation.
+    pub(crate) fn not_an_administrator() -> Self {
+        Self::insufficient("Only administrators of the installation may do this.")
+    }
+
+    fn insufficient(detail: impl Into<String>) -> Self {
         let mut problem = Self::new(ProblemCode::Forbidden, detail);
         problem.0.challenge = Some("Bearer error=\"insufficient_scope\"");
         problem

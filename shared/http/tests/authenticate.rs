@@ -80,6 +80,7 @@ impl Setup {
             scopes: scopes.iter().copied().collect(),
             created_at: now,
             expires_at: expires_in.map(|after| now + after),
+            successor: None,
         };
         self.world.store.tenants().add_member(&member).await.unwrap();
         self.world.store.api_keys().create(&key).await.unwrap();

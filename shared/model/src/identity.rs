@@ -381,6 +381,9 @@ pub struct ApiKey {
     pub created_at: Timestamp,
     /// When it ends, if it does.
     pub expires_at: Option<Timestamp>,
+    /// The key that it was rotated to.
+    #[serde(default)]
+    pub successor: Option<ApiKeyId>,
 }
 
 impl fmt::Debug for ApiKey {

@@ -2,6 +2,7 @@
 //! it is, apart, so that few may read it), and `email#{address}`, which keeps addresses unique and leads from one to its
 //! user.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_model::{Credentials, Member, Tenant, TenantId, User, UserId};
 
@@ -115,7 +116,7 @@ impl Accounts<'_> {
         }
     }
 
-    /// The tenants that a user is a member of, oldest first.
+    /// The tenants that a user is a member of, in the order of joining them.
     ///
     /// # Errors
     /// The database is away, or a row is unreadable.
@@ -123,11 +124,16 @@ impl Accounts<'_> {
         const OPERATION: &str = "list a user's tenants";
         let rows =
             self.0.read_prefix(OPERATION, self.0.config_table(), text(partition(user)), TenantId::PREFIX).await?;
-        let id = |item: &Item| {
-            let id = string(OPERATION, item, SK)?.parse();
-            id.map_err(|source| Error::Corrupt { operation: OPERATION, what: SK, source: Box::new(source) })
+        let membership = |item: &Item| {
+            let id = string(OPERATION, item, SK)?.parse::<TenantId>();
+            let corrupt = |what, source| Error::Corrupt { operation: OPERATION, what, source };
+            let id = id.map_err(|source| corrupt(SK, source.into()))?;
+            let joined = string(OPERATION, item, JOINED)?.parse::<Timestamp>();
+            Ok((joined.map_err(|source| corrupt(JOINED, source.into()))?, id))
         };
-        rows.iter().map(id).collect()
+        let mut memberships = rows.iter().map(membership).collect::<Result<Vec<_>, Error>>()?;
+        memberships.sort_unstable();
+        Ok(memberships.into_iter().map(|(_, id)| id).collect())
     }
 
     /// A page of all users, newest first. One made a moment ago may be missing.
@@ -141,6 +147,8 @@ impl Accounts<'_> {
 
 /// The list of all users.
 const ALL: &str = "user#";
+/// When a person became a member: RFC 3339.
+pub(crate) const JOINED: &str = "joined";
 
 /// The rows of a new account.
 pub(crate) fn rows(operation: &'static str, user: &User, credentials: &Credentials) -> Result<Vec<Item>, Error> {

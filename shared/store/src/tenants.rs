@@ -298,7 +298,9 @@ pub(crate) fn head(operation: &'static str, tenant: &Tenant) -> Result<Item, Err
 pub(crate) fn membership(operation: &'static str, member: &Member) -> Result<Vec<Item>, Error> {
     let mut rows = vec![member_row(operation, member)?];
     if let PrincipalId::User(user) = member.principal {
-        rows.push(key(accounts::partition(user), member.tenant));
+        let mut own = key(accounts::partition(user), member.tenant);
+        own.insert(accounts::JOINED.to_owned(), text(member.created_at));
+        rows.push(own);
     }
     Ok(rows)
 }

@@ -55,6 +55,7 @@ async fn no_api_key_administers_whatever_its_scopes_say() {
         scopes: BTreeSet::from([Permission::PlatformRead, Permission::PlatformWrite]),
         created_at: now,
         expires_at: None,
+        successor: None,
     };
     world.store.api_keys().create(&key).await.unwrap();
     let claims = Claims {

@@ -90,6 +90,7 @@ async fn service_accounts_and_keys_are_a_tenants_and_show_no_hash() {
         scopes: BTreeSet::from([Permission::WorkflowsWrite]),
         created_at: now,
         expires_at: Some(now + Duration::from_secs(60)),
+        successor: None,
     };
     world.store.api_keys().create(&key).await.unwrap();
 

@@ -139,11 +139,11 @@ async fn bad_registrations_name_their_fields_and_store_nothing() {
         },
         {
           "pointer": "/name",
-          "detail": "expected 1 to 200 characters on one line"
+          "detail": "expected 1 to 200 characters on one line, all of them visible"
         },
         {
           "pointer": "/tenant_name",
-          "detail": "expected 1 to 200 characters on one line"
+          "detail": "expected 1 to 200 characters on one line, all of them visible"
         }
       ]
     }

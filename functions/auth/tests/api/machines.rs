@@ -210,6 +210,7 @@ async fn a_key_is_shown_once_and_says_when_it_was_used() {
       ],
       "created_at": "2026-11-20T10:00:00.000Z",
       "expires_at": "2026-11-21T10:00:00.000Z",
+      "successor": null,
       "last_used_at": null,
       "key": "[key]",
       "client_id": "[id]",
@@ -247,6 +248,9 @@ async fn a_rotated_key_goes_on_for_the_overlap() {
     let too_long = app.post(owner, &rotate, &json!({"overlap_seconds": 2_592_001})).await.expect(422);
     assert_eq!(too_long.pointers(), ["/overlap_seconds"]);
     let new = setup.key_of(app.post(owner, &rotate, &json!({"overlap_seconds": 3_600})).await.expect(201));
+    let again = app.post(owner, &rotate, &json!({})).await.expect(409);
+    assert!(again.text("/detail").contains(&new.id), "whose answer got lost learns what follows: {}", again.body);
+    assert_eq!(app.get(owner, &old.path).await.expect(200).text("/successor"), new.id);
     setup.world.clock.advance(seconds(3_599));
     assert_eq!((setup.may(&old.bearer).await, setup.may(&new.bearer).await), ([200, 403], [200, 403]));
     setup.world.clock.advance(seconds(1));

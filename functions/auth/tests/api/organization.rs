@@ -97,6 +97,7 @@ impl Organization {
             scopes: scopes.iter().copied().collect(),
             created_at: self.world.clock.now(),
             expires_at: None,
+            successor: None,
         };
         self.world.store.tenants().add_member(&member).await.unwrap();
         self.world.store.api_keys().create(&key).await.unwrap();

@@ -123,8 +123,8 @@ async fn of_two_who_follow_one_link_at_once_one_sets_the_password() {
 #[tokio::test]
 async fn a_link_is_good_for_its_own_account_and_purpose_alone() {
     let world = World::without_key().await;
-    let (app, ..) = alex(&world).await;
-    app.register("kim@example.com").await;
+    let (app, alexs, _) = alex(&world).await;
+    let kim = app.register("kim@example.com").await;
     let verification = mailed_token(&world, "kim@example.com");
     forgot(&app, "kim@example.com").await.expect(202);
     let of_kim = mailed_token(&world, "kim@example.com");
@@ -143,7 +143,9 @@ async fn a_link_is_good_for_its_own_account_and_purpose_alone() {
     ] {
         assert_eq!(outcome(&reset(&app, &bad, NEW).await), GONE, "{bad}");
     }
-    assert_eq!(outcome(&verify(&app, &of_kim.replace("tgp_", "tgv_")).await), GONE);
+    let me = app.with_token(&kim.access);
+    assert_eq!(outcome(&verify(&me, &of_kim.replace("tgp_", "tgv_")).await), GONE);
+    assert_eq!(outcome(&verify(&app.with_token(&alexs.access), &verification).await), (403, "forbidden"));
     assert_eq!(outcome(&app.with_token(&own).get("/api/auth/me").await), ENDED);
     assert_eq!(reset(&app, &own, NEW).await.status, 204);
 }
@@ -188,6 +190,9 @@ async fn nobody_is_flooded_with_mail() {
 async fn a_new_password_does_not_replace_the_second_factor() {
     let world = World::without_key().await;
     let (app, tokens, _) = alex(&world).await;
+    let user = world.store.accounts().user(tokens.user).await.unwrap().unwrap();
+    let verified = tidegate_model::User { email_verified_at: Some(world.clock.now()), ..user.clone() };
+    world.store.accounts().replace(&user, &verified).await.unwrap();
     let mut credentials = world.store.accounts().credentials(tokens.user).await.unwrap().unwrap();
     credentials.second_factor = Some(tidegate_model::SecondFactor {
         data_key: String::new(),
@@ -214,10 +219,11 @@ async fn an_address_is_verified_by_the_newest_link_once() {
     assert_eq!(me.get("/api/auth/me").await.body["user"]["email_verified"], false);
     me.post("/api/auth/email/verification", &Value::Null).await.expect(202);
     let newest = mailed_token(&world, ALEX);
-    assert_eq!(outcome(&verify(&app, &first).await), GONE);
+    assert_eq!(outcome(&verify(&app, &newest).await), ENDED, "nobody is signed in");
+    assert_eq!(outcome(&verify(&me, &first).await), GONE);
     assert_eq!(outcome(&reset(&app, &newest.replace("tgv_", "tgp_"), NEW).await), GONE);
-    verify(&app, &newest).await.expect(204);
-    assert_eq!(outcome(&verify(&app, &newest).await), GONE);
+    verify(&me, &newest).await.expect(204);
+    assert_eq!(outcome(&verify(&me, &newest).await), GONE);
     assert_eq!(me.get("/api/auth/me").await.body["user"]["email_verified"], true);
     me.post("/api/auth/email/verification", &Value::Null).await.expect(204);
     assert_eq!(world.outbox.take(ALEX), []);
@@ -225,7 +231,9 @@ async fn an_address_is_verified_by_the_newest_link_once() {
 
     let late = app.register("kim@example.com").await;
     world.clock.advance(Duration::from_secs(3 * 86_400));
-    assert_eq!(outcome(&verify(&app, &mailed_token(&world, "kim@example.com")).await), GONE);
+    let signed_in = Tokens::of(&app.log_in("kim@example.com", json!({})).await);
+    let me = app.with_token(&signed_in.access);
+    assert_eq!(outcome(&verify(&me, &mailed_token(&world, "kim@example.com")).await), GONE);
     assert_eq!(world.store.accounts().user(late.user).await.unwrap().unwrap().email_verified_at, None);
 }
 

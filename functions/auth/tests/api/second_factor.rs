@@ -7,14 +7,15 @@ use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_auth::Registration;
+use tidegate_model::{Policies, Tenant};
 use tidegate_testing::World;
 
-use crate::support::{Client, PASSWORD, Tokens, instance, outcome};
+use crate::support::{Client, PASSWORD, Tokens, instance, mailed_token, outcome};
 
 const ALEX: &str = "alex@example.com";
 const PATH: &str = "/api/auth/second-factor";
 const STEP: Duration = Duration::from_secs(30);
-const WRONG: (u16, &str) = (401, "invalid_credentials");
+const WRONG: (u16, &str) = (401, "second_factor_invalid");
 
 /// Somebody who has a device.
 struct Enrolled {
@@ -123,7 +124,10 @@ async fn a_second_factor_is_asked_for_once_a_code_has_confirmed_it() {
     let state = json!({"state": "on", "confirmed_at": "2026-11-20T10:00:00.000Z", "recovery_codes_left": 10});
     assert_eq!(person.get(PATH).await.body, state);
     assert_eq!(outcome(&app.log_in(ALEX, json!({})).await), (403, "second_factor_required"));
-    assert_eq!(outcome(&app.log_in(ALEX, json!({"password": "wrong horse battery"})).await), WRONG);
+    assert_eq!(
+        outcome(&app.log_in(ALEX, json!({"password": "wrong horse battery"})).await),
+        (401, "invalid_credentials")
+    );
     assert_eq!(outcome(&confirm(code_at(&secret, now)).await), (409, "second_factor_on"));
     let again = person.post(PATH, &json!({"password": PASSWORD})).await;
     assert_eq!(outcome(&again), (409, "second_factor_on"), "whoever has the password alone can't replace it");
@@ -273,4 +277,65 @@ async fn codes_cannot_be_guessed_by_whoever_has_the_password() {
     }
     enrolled.world.clock.advance(Duration::from_secs(1_800));
     assert_eq!(enrolled.log_in_with(&enrolled.code()).await.status, 200);
+}
+
+/// Whoever knew the password and began to set up a factor can't finish once the owner has taken the account back.
+#[tokio::test]
+async fn a_new_password_ends_a_second_factor_that_is_not_confirmed() {
+    let world = World::without_key().await;
+    let app = instance(&world, Registration::Open);
+    let thief = app.register(ALEX).await;
+    world.outbox.take(ALEX);
+    let person = app.with_token(&thief.access);
+    let secret = from_base32(person.post(PATH, &json!({"password": PASSWORD})).await.expect(201).text("/secret"));
+    person.get("/api/auth/me").await.expect(200);
+    app.post("/api/auth/password/forgot", &json!({"email": ALEX})).await.expect(202);
+    let reset = json!({"token": mailed_token(&world, ALEX), "new_password": "another horse battery"});
+    app.post("/api/auth/password/reset", &reset).await.expect(204);
+
+    let code = json!({"code": code_at(&secret, world.clock.now().as_second())});
+    let confirmed = person.post(&format!("{PATH}/confirm"), &code).await;
+    assert_eq!(outcome(&confirmed), (401, "unauthenticated"), "the session has ended, however lately");
+    let owner = Tokens::of(&app.log_in(ALEX, json!({"password": "another horse battery"})).await.expect(200));
+    let owner = app.with_token(&owner.access);
+    assert_eq!(owner.get(PATH).await.text("/state"), "off");
+    owner.post(&format!("{PATH}/confirm"), &code).await.expect(404);
+}
+
+#[tokio::test]
+async fn an_account_made_with_somebody_elses_address_is_theirs_after_a_reset() {
+    let enrolled = Enrolled::new().await;
+    enrolled.world.outbox.take(ALEX);
+    enrolled.app.post("/api/auth/password/forgot", &json!({"email": ALEX})).await.expect(202);
+    let reset = json!({"token": mailed_token(&enrolled.world, ALEX), "new_password": "another horse battery"});
+    enrolled.app.post("/api/auth/password/reset", &reset).await.expect(204);
+    let owner = enrolled.app.log_in(ALEX, json!({"password": "another horse battery"})).await.expect(200);
+    assert_eq!(owner.body["user"]["email_verified"], true, "the link came to the address");
+}
+
+#[tokio::test]
+async fn asking_to_confirm_what_is_on_uses_up_no_tries() {
+    let enrolled = Enrolled::new().await;
+    for _ in 0..30 {
+        enrolled.person().post(&format!("{PATH}/confirm"), &json!({"code": "123456"})).await.expect(409);
+    }
+    enrolled.log_in_with(&enrolled.code()).await.expect(200);
+}
+
+#[tokio::test]
+async fn a_tenants_policy_holds_once_the_factor_is_off() {
+    let enrolled = Enrolled::new().await;
+    let (world, person) = (&enrolled.world, enrolled.person());
+    let id = person.get("/api/tenant").await.expect(200).text("/id").parse().unwrap();
+    let before = world.store.tenants().get(id).await.unwrap().unwrap();
+    let policies = Policies { require_second_factor: true, ..before.policies };
+    let after = Tenant { policies, revision: before.revision + 1, ..before };
+    world.store.tenants().replace(&after).await.unwrap();
+    world.clock.advance(STEP);
+    person.get("/api/tenant").await.expect(200);
+    let both = json!({"password": PASSWORD, "code": enrolled.code()});
+    person.json(Method::DELETE, PATH, &both).await.expect(204);
+    world.clock.advance(STEP);
+    let refused = person.get("/api/tenant").await;
+    assert_eq!(outcome(&refused), (403, "second_factor_required"), "within half a minute, whatever the token says");
 }

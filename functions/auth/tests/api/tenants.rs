@@ -5,7 +5,7 @@ use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_auth::Registration;
-use tidegate_model::{AuthMethod, Permission, Role, RoleName, TenantStatus};
+use tidegate_model::{AuthMethod, Member, Permission, Role, RoleName, TenantStatus};
 use tidegate_testing::Answer;
 
 use crate::organization::{app, organization, told};
@@ -31,6 +31,25 @@ async fn a_person_makes_further_tenants_where_registration_is_open_and_switches_
         ["/name"]
     );
     assert_eq!(org.app.get(&org.owner, "/api/tenants").await.body["items"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn tenants_come_in_the_order_of_joining_them() {
+    let org = organization().await;
+    let sam = org.world.session("sam").await;
+    org.later(60);
+    let member = Member {
+        tenant: org.owner.tenant,
+        principal: sam.user.into(),
+        role: Role::Editor.into(),
+        name: "Sam".to_owned(),
+        email: None,
+        created_at: org.world.clock.now(),
+    };
+    org.world.store.tenants().add_member(&member).await.unwrap();
+    let listed = org.app.get(&sam, "/api/tenants").await.expect(200);
+    let ids: Vec<_> = [0, 1].map(|n| listed.text(&format!("/items/{n}/tenant/id")).to_owned()).into();
+    assert_eq!(ids, [sam.tenant.to_string(), org.owner.tenant.to_string()], "the older one was joined later");
 }
 
 async fn world_tenant_key(org: &crate::organization::Organization, id: &str) -> String {

@@ -167,6 +167,28 @@ async fn a_link_that_was_sent_before_the_tenant_got_a_new_key_decides_an_approva
     assert!(sent.signature == sign(2).await && sent.signature != sign(1).await);
 }
 
+#[tokio::test]
+async fn a_run_that_waits_for_an_approval_ends_with_its_tenant() {
+    let world = World::new().await;
+    world.make_tenant().await;
+    let workflow = world.workflow(1, |definition| {
+        definition["execution_timeout"] = json!(100_000);
+        let steps = definition["steps"].as_array_mut().unwrap();
+        steps.push(json!({"id": "ask", "uses": "approval.wait", "with": {"message": "Pay?"}}));
+    });
+    let start = world.start(workflow.await);
+    world.send(&Message::Start(Box::new(start.clone()))).await;
+    let worker = world.worker("here");
+    world.work(&worker).await;
+    assert_eq!(world.status(start.run_id).await, Some(RunStatus::Waiting));
+    delete(&world).await;
+    world.clock.advance(Duration::from_secs(3_600));
+    let row = world.stored(start.run_id).await.unwrap().row;
+    assert_eq!(handle(&worker, &message(&wake(&row, row.wake)), Source::Runs).await, Verdict::Delete);
+    let row = world.stored(start.run_id).await.unwrap().row;
+    assert_eq!((row.status, row.error.unwrap().code), (RunStatus::Failed, ErrorCode::WorkflowGone));
+}
+
 /// The approval's link in the target's request of this number.
 async fn link(world: &World, request: usize) -> ApprovalToken {
     let requests = world.target.received_requests().await.unwrap();
