@@ -81,7 +81,7 @@ impl ApiKeys<'_> {
     /// The database is away.
     pub async fn delete(&self, id: ApiKeyId) -> Result<(), Error> {
         let keys = [key(partition(id), HEAD)];
-        self.0.transact_delete("delete API key", self.0.config_table(), &keys).await
+        self.0.transact_delete("delete API key", self.0.config_table(), &keys).await.map(drop)
     }
 
     /// A page of a tenant's keys, newest first. One made a moment ago may be missing.

@@ -68,8 +68,7 @@ impl Connections<'_> {
             return Ok(false);
         }
         let keys = [key(partition(id), HEAD)];
-        self.0.transact_delete("delete connection", self.0.config_table(), &keys).await?;
-        Ok(true)
+        self.0.transact_delete("delete connection", self.0.config_table(), &keys).await
     }
 }
 

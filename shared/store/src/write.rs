@@ -24,6 +24,8 @@ const FIRST_TRANSACTION_DELAY: Duration = Duration::from_millis(5);
 pub(crate) enum Condition {
     /// There is no row.
     Absent,
+    /// There is a row.
+    Present,
     /// The row's attributes have these values.
     Equals(Vec<(&'static str, AttributeValue)>),
     /// There is no row, or its attribute is this text or one that sorts before it.
@@ -88,7 +90,7 @@ impl Write<'_> {
                 let check = ConditionCheck::builder()
                     .table_name(*table)
                     .set_key(Some(key.clone()))
-                    .condition_expression(format!("attribute_exists({PK})"));
+                    .condition_expression(Condition::Present.expression());
                 Ok(TransactWriteItem::builder().condition_check(check.build().map_err(refused)?).build())
             }
         }
@@ -113,6 +115,7 @@ impl Condition {
         };
         match self {
             Condition::Absent => format!("attribute_not_exists({PK})"),
+            Condition::Present => format!("attribute_exists({PK})"),
             Condition::AbsentOrUpTo(..) => format!("attribute_not_exists({PK}) OR #c0 <= :c0"),
             Condition::Equals(values) => equal(values),
             Condition::EqualsWithout(values, _) => format!("{} AND attribute_not_exists(#absent)", equal(values)),
@@ -124,7 +127,7 @@ impl Condition {
             values.iter().enumerate().map(|(i, (name, _))| (format!("#c{i}"), (*name).to_owned())).collect()
         };
         match self {
-            Condition::Absent => None,
+            Condition::Absent | Condition::Present => None,
             Condition::AbsentOrUpTo(name, value) => Some(equal(&[(*name, value.clone())])),
             Condition::Equals(values) => Some(equal(values)),
             Condition::EqualsWithout(values, absent) => {
@@ -137,7 +140,7 @@ impl Condition {
 
     fn values(self) -> Option<Item> {
         match self {
-            Condition::Absent => None,
+            Condition::Absent | Condition::Present => None,
             Condition::AbsentOrUpTo(_, value) => Some(Item::from([(":c0".to_owned(), value)])),
             Condition::Equals(values) | Condition::EqualsWithout(values, _) => {
                 Some(values.into_iter().enumerate().map(|(i, (_, value))| (format!(":c{i}"), value)).collect())
@@ -198,15 +201,22 @@ impl Store {
         self.transact(operation, puts.into_iter().map(put).collect()).await
     }
 
-    /// Deletes rows of one table (at most 99) in one transaction, with the handle's audit entry.
+    /// Deletes rows of one table (at most 99) in one transaction, with the handle's audit entry. Of several who delete one row
+    /// at once, each with an entry, one does; the others get `false`, and the log has it once.
     pub(crate) async fn transact_delete(
         &self,
         operation: &'static str,
         table: &str,
         keys: &[Item],
-    ) -> Result<(), Error> {
-        let writes = keys.iter().map(|key| Write::Delete { table, key: key.clone(), condition: None }).collect();
-        self.transact(operation, writes).await?.map_err(|_| Error::Conflict { operation })
+    ) -> Result<bool, Error> {
+        let only_one = keys.len() == 1 && self.audit.is_some();
+        let delete =
+            |key: &Item| Write::Delete { table, key: key.clone(), condition: only_one.then_some(Condition::Present) };
+        match self.transact(operation, keys.iter().map(delete).collect()).await? {
+            Ok(()) => Ok(true),
+            Err(_) if only_one => Ok(false),
+            Err(_) => Err(Error::Conflict { operation }),
+        }
     }
 
     /// Writes and deletes in one transaction (at most 99), all or none, with the handle's audit entry. When a condition

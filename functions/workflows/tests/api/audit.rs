@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_model::{AuditEntry, Role, TenantId};
@@ -174,12 +175,18 @@ async fn a_workflow_without_its_schedule_is_told_to_be_made_and_to_be_gone_again
 }
 
 #[tokio::test]
-async fn a_workflow_deleted_by_two_at_once_is_told_to_be_gone_once() {
+async fn what_is_deleted_by_several_at_once_is_told_to_be_gone_once() {
     let setup = setup().await;
-    let path = format!("/api/workflows/{}", setup.workflow(&by_webhook()).await);
-    let (first, second) = futures::join!(setup.app.delete(&setup.owner, &path), setup.app.delete(&setup.owner, &path));
-    let mut statuses = [first.status.as_u16(), second.status.as_u16()];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [204, 404]);
-    assert_eq!(setup.log(setup.owner.tenant).await.len(), 2);
+    let made = setup.app.post(&setup.owner, "/api/connections", &connection()).await.expect(201);
+    let paths = [
+        format!("/api/workflows/{}", setup.workflow(&by_webhook()).await),
+        format!("/api/connections/{}", made.text("/id")),
+    ];
+    for path in &paths {
+        let all = join_all((0..4).map(|_| setup.app.delete(&setup.owner, path))).await;
+        let mut statuses: Vec<_> = all.iter().map(|answer| answer.status.as_u16()).collect();
+        statuses.sort_unstable();
+        assert_eq!(statuses, [204, 404, 404, 404], "{path}");
+    }
+    assert_eq!(setup.log(setup.owner.tenant).await.len(), 4);
 }
