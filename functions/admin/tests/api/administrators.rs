@@ -98,3 +98,15 @@ async fn only_people_who_are_there_can_be_administrators() {
         app.delete(&root, &path).await.expect(404);
     }
 }
+
+#[tokio::test]
+async fn an_administrators_session_that_has_ended_changes_nothing_from_then_on() {
+    let world = World::new().await;
+    let (root, other) = (administrator(&world, "root").await, world.session("sam").await);
+    let app = instance(&world);
+    app.get(&root, &platform("administrators")).await.expect(200);
+    world.store.sessions().delete(root.user, &[root.session]).await.unwrap();
+    let path = platform(&format!("administrators/{}", other.user));
+    app.put(&root, &path, "*", &json!(null)).await.expect(401);
+    assert_eq!(world.store.platform().administrators().await.unwrap().len(), 1);
+}

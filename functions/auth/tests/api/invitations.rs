@@ -301,3 +301,18 @@ async fn a_tenant_sends_so_many_invitations_and_no_more() {
     let page = org.app.get(&org.owner, "/api/tenant/invitations?limit=2").await.expect(200);
     assert!(page.body["items"].as_array().unwrap().len() == 2 && page.body["next_cursor"] != Value::Null);
 }
+
+#[tokio::test]
+async fn nobody_is_flooded_with_invitations_from_however_many_tenants() {
+    let org = organization().await;
+    let invite = json!({"email": "kim@example.com", "role": "viewer"});
+    let made = org.app.post(&org.owner, "/api/tenant/invitations", &invite).await.expect(201);
+    let resend = format!("/api/tenant/invitations/{}/resend", made.text("/id"));
+    for _ in 1..5 {
+        org.app.post(&org.owner, &resend, &Value::Null).await.expect(200);
+    }
+    assert_eq!(told(&org.app.post(&org.owner, &resend, &Value::Null).await), (429, "rate_limited"));
+    let sam = org.world.session("sam").await;
+    assert_eq!(told(&org.app.post(&sam, "/api/tenant/invitations", &invite).await), (429, "rate_limited"));
+    assert_eq!(org.world.outbox.take("kim@example.com").len(), 5);
+}

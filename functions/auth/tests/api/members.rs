@@ -150,3 +150,17 @@ async fn a_removed_member_gets_no_further_token_for_the_tenant() {
     let refresh = json!({"refresh_token": refreshed.body["refresh_token"], "tenant_id": org.owner.tenant});
     assert_eq!(told(&post_public(&public, "/api/auth/refresh", &refresh).await), (404, "not_found"));
 }
+
+#[tokio::test]
+async fn who_was_removed_writes_nothing_into_the_log_any_more() {
+    let org = organization().await;
+    let member = org.member(Role::Editor).await;
+    let name = json!({"name": "Another"});
+    org.patch(&member, "/api/auth/me", &name).await.expect(200);
+    assert_eq!(org.audit_entries().await[0].action, "account.update");
+    org.app.delete(&org.owner, &format!("/api/tenant/members/{}", member.user)).await.expect(204);
+    org.later(30);
+    let before = org.audit_entries().await.len();
+    org.patch(&member, "/api/auth/me", &name).await.expect(200);
+    assert_eq!(org.audit_entries().await.len(), before);
+}
