@@ -111,7 +111,7 @@ def environment(arguments):
     """The variables of all functions together, as lines of an environment file."""
     found = stack_outputs(arguments.stack)
     functions = client("lambda")
-    names = [found[f"{name}Function"] for name in ("Auth", "Workflows", "Webhooks", "Runs", "Worker")]
+    names = [found[f"{name}Function"] for name in ("Auth", "Workflows", "Webhooks", "Runs", "Admin", "Worker")]
     described = [functions.get_function_configuration(FunctionName=name) for name in names]
     variables = {name: value for each in described for name, value in each["Environment"]["Variables"].items()}
     inherited = ("AWS_ENDPOINT_URL", "AWS_REGION") + (AWS_KEYS if "AWS_ENDPOINT_URL" in os.environ else ())
@@ -137,7 +137,8 @@ def next_step(arguments):
     print(f"""
 Tidegate is at  {url}
 Its health      curl '{url}/q/health'
-First owner     scripts/deploy owner{same}""")
+First owner     scripts/deploy owner{same}
+Administrator   scripts/deploy administrator{same}""")
 
 
 def smoke(stack):
@@ -146,7 +147,7 @@ def smoke(stack):
     nothing = {name: {"version": "2.0", "routeKey": "$default", "rawPath": "/nothing-here", "rawQueryString": "",
                       "headers": {}, "isBase64Encoded": False, "requestContext": {
                           "stage": "$default", "http": {"method": "GET", "path": "/nothing-here"}}}
-               for name in ("Auth", "Workflows", "Webhooks", "Runs")} | {"Worker": {"Records": []}}
+               for name in ("Auth", "Workflows", "Webhooks", "Runs", "Admin")} | {"Worker": {"Records": []}}
     faults = []
     for name, event in nothing.items():
         answer = client("lambda").invoke(FunctionName=found[f"{name}Function"], Payload=json.dumps(event).encode())
@@ -165,17 +166,44 @@ def owner(arguments):
         "tenant_name": arguments.tenant or ask("Name of the organization", interactive, "--tenant"),
         "password": password(interactive),
     }
-    request = json.dumps({"create_owner": person}).encode()
-    answer = client("lambda").invoke(FunctionName=function, Payload=request)
-    payload = json.load(answer["Payload"])
-    if "FunctionError" in answer:
-        reason = payload.get("errorMessage") if isinstance(payload, dict) else payload
-        sys.exit(f"The owner was not made: {reason}")
+    payload, fault = command(function, {"create_owner": person})
+    if fault:
+        sys.exit(f"The owner was not made: {fault}")
     try:
         print(f"{payload['user']['email']} owns {payload['tenant']['name']} ({payload['tenant']['id']}). Sign in with "
               f"POST {api_url(arguments.stack)}/api/auth/login")
     except (KeyError, TypeError):
         sys.exit(f"{function} answered otherwise than expected: {payload}")
+
+
+def administrator(arguments):
+    function = stack_outputs(arguments.stack)["AuthFunction"]
+    interactive = sys.stdin.isatty()
+    person = {"email": arguments.email or ask("Email", interactive, "--email")}
+    if arguments.name:
+        person["name"] = arguments.name
+    # Whose account exists needs no password: it stays.
+    payload, fault = command(function, {"create_administrator": person})
+    if fault and '"/password"' in fault:
+        payload, fault = command(function, {"create_administrator": person | {"password": password(interactive)}})
+    if fault:
+        sys.exit(f"Nothing was changed: {fault}")
+    try:
+        done = "is" if payload["changed"] else "was already"
+        print(f"{payload['email']} {done} an administrator of this installation" +
+              ("." if payload["account_created"] else "; the account's password stays as it was.") +
+              f" Sign in with POST {api_url(arguments.stack)}/api/auth/login")
+    except (KeyError, TypeError):
+        sys.exit(f"{function} answered otherwise than expected: {payload}")
+
+
+def command(function, asked):
+    """What a direct call of the function answers, and why it failed if it did."""
+    answer = client("lambda").invoke(FunctionName=function, Payload=json.dumps(asked).encode())
+    payload = json.load(answer["Payload"])
+    if "FunctionError" not in answer:
+        return payload, None
+    return None, str(payload.get("errorMessage") if isinstance(payload, dict) else payload)
 
 
 def ask(what, interactive, option):
@@ -253,7 +281,8 @@ def delete_table(name):
 
 
 COMMANDS = {"check": check, "architecture": architecture, "outputs": outputs, "environment": environment,
-            "clear": clear, "next": next_step, "owner": owner, "delete": delete}
+            "clear": clear, "next": next_step, "owner": owner,
+            "administrator": administrator, "delete": delete}
 
 if __name__ == "__main__":
     main()

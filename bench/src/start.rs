@@ -20,11 +20,12 @@ use crate::say;
 use bootstrap::Bootstrap;
 
 /// The functions, and whether each takes requests of an HTTP API; the other takes batches of SQS.
-const FUNCTIONS: [(&str, Event); 5] = [
+const FUNCTIONS: [(&str, Event); 6] = [
     ("tidegate-auth", Event::Http),
     ("tidegate-workflows", Event::Http),
     ("tidegate-webhooks", Event::Http),
     ("tidegate-runs", Event::Http),
+    ("tidegate-admin", Event::Http),
     ("tidegate-worker", Event::Queue),
 ];
 

@@ -1,6 +1,7 @@
 //! The `tidegate` command: `tidegate serve` runs the whole product in one process over the embedded store, queue,
-//! scheduler, key file and blobs, with its data in a folder.
+//! scheduler, key file and blobs, with its data in a folder; `tidegate admin` says who administers it.
 
+mod admin;
 mod demo;
 mod parts;
 mod serve;
@@ -25,8 +26,11 @@ fn main() -> anyhow::Result<()> {
             runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
             served
         }
+        Command::Admin(settings) => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(admin::run(settings))
+        }
         Command::Openapi => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            print(&parts::Parts::in_memory().await?.api()?.document().to_pretty_json()?);
+            print(&parts::Parts::in_memory().await?.api("http://localhost")?.document().to_pretty_json()?);
             Ok(())
         }),
         Command::Schema => {

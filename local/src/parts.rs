@@ -9,11 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tidegate_auth::{Passwords, Registration, TokenSigner};
 use tidegate_egress::{Egress, EgressSettings};
-use tidegate_http::{Api, Health, ISSUER, TokenVerifier};
+use tidegate_http::{Api, Authenticator, Health, ISSUER, RateLimiter, TokenVerifier};
+use tidegate_model::Limits;
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::key_file::KeyFile;
+use tidegate_platform::mail::LogMailer;
+use tidegate_platform::mail::smtp::SmtpMailer;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
-use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 
 use crate::settings::Serve;
@@ -27,6 +30,27 @@ const VISIBILITY_TIMEOUT: Duration = Duration::from_secs(330);
 /// After so many receives a message becomes a dead letter.
 const MAX_RECEIVE_COUNT: u32 = 25;
 
+/// What an installation decides.
+pub(crate) struct Installation {
+    /// Who may register.
+    registration: Registration,
+    /// How much a tenant may ask for that has no limits of its own.
+    limits: Limits,
+    mailer: Arc<dyn Mailer>,
+}
+
+impl Installation {
+    /// Nobody may register, nothing is limited, mail goes into the log.
+    pub(crate) fn closed() -> Self {
+        Self { registration: Registration::Closed, limits: Limits::default(), mailer: Arc::new(LogMailer) }
+    }
+
+    fn new(settings: &Serve) -> anyhow::Result<Self> {
+        let (registration, limits) = (settings.registration(), settings.rate_limits);
+        Ok(Self { registration, limits, mailer: mailer(settings)? })
+    }
+}
+
 /// The embedded parts.
 pub(crate) struct Parts {
     pub(crate) embedded: Embedded,
@@ -36,7 +60,7 @@ pub(crate) struct Parts {
     pub(crate) ids: Ids,
     envelope: Envelope,
     signer: TokenSigner,
-    registration: Registration,
+    installation: Installation,
     /// Holds what [`Parts::in_memory`] needs on disk.
     _scratch: Option<tempfile::TempDir>,
 }
@@ -44,7 +68,11 @@ pub(crate) struct Parts {
 impl Parts {
     /// Opens the parts in the data folder, which is made if it is missing and belongs to this process until it ends.
     pub(crate) async fn open(settings: &Serve) -> anyhow::Result<Self> {
-        let folder = &settings.data_dir;
+        Self::open_folder(&settings.data_dir, Installation::new(settings)?).await
+    }
+
+    /// The same, for any installation.
+    pub(crate) async fn open_folder(folder: &Path, installation: Installation) -> anyhow::Result<Self> {
         // What lies in it is for its owner alone: messages hold what webhooks brought.
         DirBuilder::new()
             .recursive(true)
@@ -60,7 +88,7 @@ impl Parts {
             );
         }
         let embedded = embedded::open(Location::Folder(folder), Faults::default()).await?;
-        let parts = Self::over(embedded, folder, Some(&folder.join("queue.db")), settings.registration(), None)?;
+        let parts = Self::over(embedded, folder, Some(&folder.join("queue.db")), installation, None)?;
         parts.signer.ready().await.with_context(|| {
             format!("the data folder's keys can't be opened; is {} the one that they were made with?", key.display())
         })?;
@@ -72,14 +100,15 @@ impl Parts {
         let scratch = tempfile::tempdir()?;
         let embedded = embedded::open(Location::Memory, Faults::default()).await?;
         let folder = scratch.path().to_owned();
-        Self::over(embedded, &folder, None, Registration::Open, Some(scratch))
+        let installation = Installation { registration: Registration::Open, ..Installation::closed() };
+        Self::over(embedded, &folder, None, installation, Some(scratch))
     }
 
     fn over(
         embedded: Embedded,
         folder: &Path,
         queue: Option<&Path>,
-        registration: Registration,
+        installation: Installation,
         scratch: Option<tempfile::TempDir>,
     ) -> anyhow::Result<Self> {
         let clock = Clock::system();
@@ -101,33 +130,48 @@ impl Parts {
             envelope,
             ids,
             clock,
-            registration,
+            installation,
             _scratch: scratch,
         })
     }
 
-    /// Every operation of every function.
-    pub(crate) fn api(&self) -> anyhow::Result<Api> {
+    /// How much may be asked for.
+    pub(crate) fn limiter(&self) -> RateLimiter {
+        RateLimiter::new(self.embedded.store.clone(), self.clock.clone(), self.installation.limits)
+    }
+
+    /// What the auth function has. `public_url`: where people reach the process.
+    pub(crate) fn auth(&self, public_url: &str, limiter: &RateLimiter) -> anyhow::Result<tidegate_auth::Deps> {
+        let store = self.embedded.store.clone();
+        let verifier = TokenVerifier::new(store.clone(), ISSUER, self.clock.clone());
+        let authenticator = Authenticator::new(verifier, store.clone(), self.clock.clone(), limiter.clone());
+        Ok(tidegate_auth::Deps {
+            store,
+            envelope: self.envelope.clone(),
+            signer: self.signer.clone(),
+            authenticator,
+            passwords: Passwords::new(std::thread::available_parallelism()?.get()),
+            clock: self.clock.clone(),
+            ids: self.ids.clone(),
+            mailer: self.installation.mailer.clone(),
+            settings: tidegate_auth::Settings::new(self.installation.registration, public_url),
+        })
+    }
+
+    /// Every operation of every function. `public_url`: where people reach the process.
+    pub(crate) fn api(&self, public_url: &str) -> anyhow::Result<Api> {
         let store = self.embedded.store.clone();
         let (envelope, clock, ids) = (self.envelope.clone(), self.clock.clone(), self.ids.clone());
-        let verifier = TokenVerifier::new(store.clone(), ISSUER, clock.clone());
-        let auth = tidegate_auth::Deps {
-            store: store.clone(),
-            envelope: envelope.clone(),
-            signer: self.signer.clone(),
-            verifier: verifier.clone(),
-            passwords: Passwords::new(std::thread::available_parallelism()?.get()),
-            clock: clock.clone(),
-            ids: ids.clone(),
-            registration: self.registration,
-        };
+        let limiter = self.limiter();
+        let auth = self.auth(public_url, &limiter)?;
+        let authenticator = auth.authenticator.clone();
         let workflows = tidegate_workflows::Deps {
             store: store.clone(),
             scheduler: Arc::new(self.queue.scheduler()),
             queue: self.queue.clone(),
             blobs: self.blobs.clone(),
             envelope,
-            verifier: verifier.clone(),
+            authenticator: authenticator.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
         };
@@ -135,15 +179,23 @@ impl Parts {
             store.clone(),
             self.queue.clone(),
             self.blobs.clone(),
+            limiter,
             clock.clone(),
             ids.clone(),
         );
         let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
-        let runs = tidegate_runs::Deps { store, blobs, queue, verifier, clock, ids };
+        let admin = tidegate_admin::Deps {
+            store: store.clone(),
+            authenticator: authenticator.clone(),
+            clock: clock.clone(),
+            ids: ids.clone(),
+        };
+        let runs = tidegate_runs::Deps { store, blobs, queue, authenticator, clock, ids };
         let api = tidegate_auth::api(auth)
             .merge(tidegate_workflows::api(workflows))
             .merge(tidegate_webhooks::api(webhooks))
             .merge(tidegate_runs::api(runs))
+            .merge(tidegate_admin::api(admin))
             .merge(self.health().api())
             .merge(tidegate_http::error_pages());
         Ok(api.with_document(OPENAPI))
@@ -157,7 +209,7 @@ impl Parts {
             allow.push("127.0.0.1/32".parse()?);
         }
         let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone());
-        let public_url = settings.public_url.clone().unwrap_or_else(|| url.to_owned());
+        let public_url = settings.public_url(url);
         Ok(tidegate_worker::Deps::new(
             self.embedded.store.clone(),
             self.queue.clone(),
@@ -180,9 +232,16 @@ impl Parts {
             })
             .ready("store", move || {
                 let store = store.clone();
-                async move { store.signing_keys().current().await.map(drop).map_err(Into::into) }
+                async move { store.signing_keys().ring().await.map(drop).map_err(Into::into) }
             })
     }
+}
+
+/// Mail by the server of the settings, or into the log.
+fn mailer(settings: &Serve) -> anyhow::Result<Arc<dyn Mailer>> {
+    let Some(url) = &settings.smtp_url else { return Ok(Arc::new(LogMailer)) };
+    let from = settings.mail_from.as_deref().context("--mail-from is missing; it says from whom mails come")?;
+    Ok(Arc::new(SmtpMailer::new(url.expose(), from)?))
 }
 
 #[cfg(test)]
@@ -197,7 +256,7 @@ mod tests {
     #[tokio::test]
     async fn the_kept_openapi_document_is_the_codes() {
         let parts = Parts::in_memory().await.unwrap();
-        let document = parts.api().unwrap().document().to_pretty_json().unwrap();
+        let document = parts.api("http://localhost").unwrap().document().to_pretty_json().unwrap();
         let kept = OPENAPI;
         assert!(
             document.trim() == kept.trim(),
@@ -211,6 +270,21 @@ mod tests {
         let cli = Cli::parse_from(["tidegate", "serve", "--data-dir", folder, "--port", "0"]);
         let Command::Serve(settings) = cli.command else { unreachable!("it is serve") };
         Parts::open(&settings).await
+    }
+
+    #[test]
+    fn the_mail_servers_password_is_not_printed() {
+        let serve = |url: &str| {
+            let cli = Cli::try_parse_from(["tidegate", "serve", "--smtp-url", url, "--mail-from", "a@example.com"]);
+            let Command::Serve(settings) = cli.unwrap().command else { unreachable!("it is serve") };
+            settings
+        };
+        let settings = serve("smtp://user:hunter2@mail.example.com:587");
+        assert!(!format!("{settings:?}").contains("hunter2") && mailer(&settings).is_ok());
+        let refused = mailer(&serve("http://user:hunter2@mail.example.com")).err().unwrap();
+        assert!(!format!("{refused:?}").contains("hunter2"), "{refused:?}");
+        let without = Cli::try_parse_from(["tidegate", "serve", "--smtp-url", "smtp://user:hunter2@mail.example.com"]);
+        assert!(!without.unwrap_err().to_string().contains("hunter2"));
     }
 
     #[tokio::test]

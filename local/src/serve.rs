@@ -1,14 +1,21 @@
 //! `tidegate serve`: opens the parts, listens, works, and stops in good order.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+use tidegate_http::Connected;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::util::MapRequestLayer;
 
+use crate::admin::Console;
 use crate::parts::Parts;
 use crate::settings::Serve;
 use crate::{demo, workers};
@@ -23,19 +30,25 @@ const BLOB_SWEEP_INTERVAL: Duration = Duration::from_secs(3_600);
 /// Serves until SIGINT or SIGTERM, then ends what is in flight; a second signal ends at once.
 pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     let parts = Parts::open(&settings).await?;
-    let mut api = parts.api()?;
-    if settings.demo {
-        api = api.merge(demo::inbox());
-    }
-    let router = api.into_router(parts.ids.clone());
-
     let listener = TcpListener::bind(settings.address())
         .await
         .with_context(|| format!("can't listen on {}; choose another --port", settings.address()))?;
     let url = format!("http://{}", listener.local_addr()?);
+    let mut api = parts.api(&settings.public_url(&url))?;
+    if settings.demo {
+        api = api.merge(demo::inbox());
+    }
+    let proxies = settings.trusted_proxies.clone();
+    let tell = MapRequestLayer::new(move |request| tell_address(request, &proxies));
+    let router = api.into_router(parts.ids.clone()).layer(tell);
     let worker = parts.worker(&settings, &url)?;
     let data = std::path::absolute(&settings.data_dir)?;
     let mut signals = StopSignals::listen()?;
+    let (console, _socket) = Console::open(&settings.data_dir)?.unzip();
+    if let Some(console) = console {
+        let public_url = settings.public_url(&url);
+        tokio::spawn(console.serve(parts.auth(&public_url, &parts.limiter())?, public_url));
+    }
     announce(&url, &data);
     if settings.demo {
         demo::prepare(&router, &url, &data).await?;
@@ -49,7 +62,8 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
     tokio::spawn(sweep_blobs(parts.blobs.clone(), parts.clock.clone()));
 
     let drained = async {
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).await?;
+        let service = router.into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(listener, service).with_graceful_shutdown(stop.clone().cancelled_owned()).await?;
         working.await?;
         tasks.close();
         tasks.wait().await;
@@ -74,6 +88,29 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         ),
     }
     Ok(())
+}
+
+/// Tells the operations from which address a request came.
+fn tell_address(mut request: Request, proxies: &[IpNet]) -> Request {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip());
+    let address = peer.map(|peer| client(peer, request.headers(), proxies));
+    request.extensions_mut().insert(Connected { address, origin: None });
+    request
+}
+
+/// Who a request is from: whoever connected, unless that is a proxy that we believe; then whom that names, and so on. What
+/// stands further left in `X-Forwarded-For` anybody can have written.
+fn client(peer: IpAddr, headers: &HeaderMap, proxies: &[IpNet]) -> IpAddr {
+    let lines: Vec<_> = headers.get_all("x-forwarded-for").iter().filter_map(|line| line.to_str().ok()).collect();
+    let mut named = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    let mut address = peer.to_canonical();
+    while proxies.iter().any(|range| range.contains(&address)) {
+        match named.next().and_then(|name| name.trim().parse::<IpAddr>().ok()) {
+            Some(before) => address = before.to_canonical(),
+            None => break,
+        }
+    }
+    address
 }
 
 /// Tells a person where things are. Standard output is for log lines.
@@ -118,6 +155,30 @@ impl StopSignals {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_that_is_trusted_names_who_is_behind_it() {
+        let proxies = ["127.0.0.1/32".parse().unwrap(), "10.0.0.0/8".parse().unwrap()];
+        let client = |peer: &str, lines: &[&str]| {
+            let headers =
+                lines.iter().map(|line| (http::HeaderName::from_static("x-forwarded-for"), line.parse().unwrap()));
+            client(peer.parse().unwrap(), &headers.collect(), &proxies).to_string()
+        };
+        assert_eq!(client("127.0.0.1", &["192.0.2.1"]), "192.0.2.1");
+        assert_eq!(client("::ffff:127.0.0.1", &["192.0.2.1"]), "192.0.2.1");
+        assert_eq!(client("127.0.0.1", &["198.51.100.9, 192.0.2.1"]), "192.0.2.1", "the client wrote the first");
+        assert_eq!(client("127.0.0.1", &["127.0.0.1", "192.0.2.1 , 10.1.2.3"]), "192.0.2.1");
+        assert_eq!(client("127.0.0.1", &["2001:db8::1"]), "2001:db8::1");
+        assert_eq!(client("192.0.2.7", &["198.51.100.9"]), "192.0.2.7", "it is no proxy of ours");
+        for nothing in [&[][..], &["unknown"], &["192.0.2.1:4711, "]] {
+            assert_eq!(client("127.0.0.1", nothing), "127.0.0.1");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::json;
 use tidegate_scenarios::{Api, Server, Sink, scenario};
 
 #[tokio::test]
@@ -21,6 +22,18 @@ async fn people_decide_and_cancel() {
     let api = Api::register(server.url()).await.unwrap();
     let sink = Sink::start(Duration::ZERO).await.unwrap();
     scenario::decisions(&api, &sink).await.unwrap();
+}
+
+#[tokio::test]
+async fn people_and_machines_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder.path()).await.unwrap();
+    let (email, password) = ("alex@example.com", "correct horse battery staple");
+    let account = json!({"email": email, "password": password, "name": "Alex", "tenant_name": "Example"});
+    Api::anonymous(server.url()).unwrap().post("/api/auth/register", account).await.unwrap();
+    let api = Api::log_in(server.url(), email, password).await.unwrap();
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    scenario::identity(&api, &sink, email, password).await.unwrap();
 }
 
 #[tokio::test]

@@ -17,6 +17,14 @@ pub struct Api {
 }
 
 impl Api {
+    /// Nobody: calls without a token.
+    ///
+    /// # Errors
+    /// There can be no client.
+    pub fn anonymous(base_url: &str) -> anyhow::Result<Self> {
+        Ok(Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() })
+    }
+
     /// Registers a new tenant with its owner and signs in.
     ///
     /// # Errors
@@ -26,7 +34,7 @@ impl Api {
         getrandom::fill(&mut random)?;
         let email = format!("alex-{:016x}@example.com", u64::from_be_bytes(random));
         let password = "correct horse battery staple";
-        let api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let api = Self::anonymous(base_url)?;
         let account = json!({"email": email, "password": password, "name": "Alex", "tenant_name": "Example"});
         api.post("/api/auth/register", account).await?;
         Self::log_in(base_url, &email, password).await
@@ -37,10 +45,16 @@ impl Api {
     /// # Errors
     /// The server is away, or answers anything but what the API promises.
     pub async fn log_in(base_url: &str, email: &str, password: &str) -> anyhow::Result<Self> {
-        let mut api = Self { client: http_client()?, base_url: base_url.to_owned(), token: String::new() };
+        let mut api = Self::anonymous(base_url)?;
         let login = api.post("/api/auth/login", json!({"email": email, "password": password})).await?;
         api.token = text(&login, "/access_token")?.to_owned();
         Ok(api)
+    }
+
+    /// Whoever has this token or API key.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
     }
 
     /// Where the API is.
@@ -68,6 +82,17 @@ impl Api {
     /// The answer is not a success: the error has its body.
     pub async fn post(&self, path: &str, body: Value) -> anyhow::Result<Value> {
         self.call(Method::POST, path, Some(body)).await
+    }
+
+    /// `POST` of a form; the answer's JSON.
+    ///
+    /// # Errors
+    /// The answer is not a success: the error has its body.
+    pub async fn post_form(&self, path: &str, form: &[(&str, &str)]) -> anyhow::Result<Value> {
+        let body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(form).finish();
+        let request = self.client.post(format!("{}{path}", self.base_url)).body(body);
+        let request = request.header("content-type", "application/x-www-form-urlencoded");
+        json_of(request.send().await.with_context(|| format!("POST {path}"))?).await
     }
 
     /// `DELETE`.
@@ -161,6 +186,6 @@ async fn json_of(response: Response) -> anyhow::Result<Value> {
     serde_json::from_str(&body).with_context(|| format!("answered {status} with what is no JSON: {body}"))
 }
 
-fn text<'a>(document: &'a Value, pointer: &str) -> anyhow::Result<&'a str> {
+pub(crate) fn text<'a>(document: &'a Value, pointer: &str) -> anyhow::Result<&'a str> {
     document.pointer(pointer).and_then(Value::as_str).with_context(|| format!("no text at {pointer} in {document}"))
 }

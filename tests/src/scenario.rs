@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
+use crate::api::text;
 use crate::{Api, GITHUB_PUSH, Received, SHOPIFY_ORDER, SLACK_COMMAND, STRIPE_EVENT, Sink, until};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -54,6 +55,61 @@ pub async fn greeting(api: &Api, sink: &Sink) -> anyhow::Result<()> {
     let runs = api.get(&format!("/api/runs?workflow_id={workflow}&status=succeeded&limit=10")).await?;
     ensure!(runs["items"][0]["id"] == run.as_str(), "the run is missing from {runs}");
     Ok(())
+}
+
+/// A machine gets a key that may do one thing, trades it for a token, and loses it; sessions go on by refresh tokens and end;
+/// all of it is in the audit log.
+///
+/// # Errors
+/// Whatever is not as the API promises, with what was answered instead.
+pub async fn identity(api: &Api, sink: &Sink, email: &str, password: &str) -> anyhow::Result<()> {
+    let request = json!({"method": "POST", "url": sink.url("/machine"), "json": {}});
+    let steps = json!([{"id": "call", "uses": "http.request", "with": request, "timeout_ms": STEP_TIMEOUT_MS}]);
+    let workflow = api.create_workflow("Started by a machine", steps).await?;
+    let account = api.post("/api/service-accounts", json!({"name": "Robot", "role": "editor"})).await?;
+    let keys = format!("/api/service-accounts/{}/keys", text(&account, "/id")?);
+    let key = api.post(&keys, json!({"name": "starts", "scopes": ["workflows:run", "runs:read"]})).await?;
+    let (client_id, client_secret) = (text(&key, "/client_id")?, text(&key, "/client_secret")?);
+    let machine = api.with_token(text(&key, "/key")?);
+    let accepted = machine.post(&format!("/api/workflows/{workflow}/trigger"), json!({})).await?;
+    machine.finished_run(text(&accepted, "/run_id")?, DEADLINE).await?;
+    refused(machine.get("/api/workflows").await, "403")?;
+    refused(machine.get("/api/auth/me").await, "403")?;
+    let form = [("grant_type", "client_credentials"), ("client_id", client_id), ("client_secret", client_secret)];
+    let granted = api.post_form("/api/auth/token", &form).await?;
+    let token = api.with_token(text(&granted, "/access_token")?);
+    token.get("/api/runs").await?;
+    refused(token.get("/api/connections").await, "403")?;
+    api.delete(&format!("{keys}/{client_id}")).await?;
+    for revoked in [&machine, &token] {
+        until("the key's end", DEADLINE, async || Ok(revoked.get("/api/runs").await.is_err().then_some(()))).await?;
+        refused(revoked.get("/api/runs").await, "401")?;
+    }
+
+    let login = json!({"email": email, "password": password, "token_delivery": "body"});
+    let first = api.post("/api/auth/login", login).await?;
+    let refresh = |tokens: &Value| json!({"refresh_token": tokens["refresh_token"]});
+    let second = api.post("/api/auth/refresh", refresh(&first)).await?;
+    api.with_token(text(&second, "/access_token")?).get("/api/auth/me").await?;
+    refused(api.post("/api/auth/refresh", refresh(&first)).await, "401")?;
+    refused(api.post("/api/auth/refresh", refresh(&second)).await, "401").context("the family has ended")?;
+
+    let log = api.get("/api/audit?limit=100").await?;
+    let actions: Vec<_> = log["items"].as_array().into_iter().flatten().map(|entry| &entry["action"]).collect();
+    for action in ["workflow.create", "service_account.create", "api_key.create", "api_key.revoke", "session.begin"] {
+        ensure!(actions.iter().any(|found| **found == action), "{action} is missing in {actions:?}");
+    }
+    Ok(())
+}
+
+fn refused(answer: anyhow::Result<Value>, status: &str) -> anyhow::Result<()> {
+    match answer {
+        Ok(answer) => anyhow::bail!("not refused with {status}, but answered {answer}"),
+        Err(error) => {
+            ensure!(format!("{error:#}").contains(&format!("answered {status}")), "not {status}, but {error:#}");
+            Ok(())
+        }
+    }
 }
 
 /// GitHub's push, Stripe's event, Shopify's order and Slack's command each start a workflow that takes apart what they

@@ -98,6 +98,13 @@ async fn people_decide_and_cancel() {
 }
 
 #[tokio::test]
+async fn people_and_machines_are_told_apart() {
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    let (email, password) = (setting("TIDEGATE_TEST_OWNER"), setting("TIDEGATE_TEST_PASSWORD"));
+    scenario::identity(&Stack::new().api().await, &sink, &email, &password).await.unwrap();
+}
+
+#[tokio::test]
 async fn vendors_deliveries_start_workflows() {
     let sink = Sink::start(Duration::ZERO).await.unwrap();
     scenario::vendors(&Stack::new().api().await, &sink).await.unwrap();
@@ -228,17 +235,27 @@ async fn a_function_is_refused_what_it_does_not_need() {
     let connection = api.get("/api/connections").await.unwrap()["items"][0]["id"].clone();
     let workflow = api.get("/api/workflows").await.unwrap()["items"][0]["id"].clone();
     let of = |kind: &str, id: &Value| format!("{kind}#{}", id.as_str().unwrap());
-    let (user, tenant) = (of("user", &me["user"]["id"]), of("ten", &me["tenant"]["id"]));
+    let (user, credentials) = (of("user", &me["user"]["id"]), of("cred", &me["user"]["id"]));
+    let sessions = of("ses", &me["user"]["id"]);
     let (connection, workflow) = (of("conn", &connection), of("wf", &workflow));
     let run = format!("{}#0", of("run", &me["tenant"]["id"]));
     let (config, history) = ("ConfigTable", "HistoryTable");
     // What a function may read, and what it may not.
     let cases = [
-        ("WebhooksFunction", (config, &workflow), vec![(config, &connection), (config, &user), (history, &run)]),
-        ("AuthFunction", (config, &user), vec![(history, &run), (config, &connection), (config, &workflow)]),
-        ("WorkerFunction", (config, &connection), vec![(config, &user)]),
-        ("RunsFunction", (history, &run), vec![(config, &connection), (config, &user), (config, &tenant)]),
-        ("WorkflowsFunction", (config, &connection), vec![(config, &user), (history, &run)]),
+        (
+            "WebhooksFunction",
+            (config, &workflow),
+            vec![(config, &connection), (config, &user), (config, &credentials), (config, &sessions), (history, &run)],
+        ),
+        ("AuthFunction", (config, &credentials), vec![(history, &run), (config, &connection), (config, &workflow)]),
+        ("WorkerFunction", (config, &connection), vec![(config, &user), (config, &credentials), (config, &sessions)]),
+        ("RunsFunction", (history, &run), vec![(config, &connection), (config, &user), (config, &credentials)]),
+        ("WorkflowsFunction", (config, &connection), vec![(config, &user), (config, &credentials), (history, &run)]),
+        (
+            "AdminFunction",
+            (config, &user),
+            vec![(config, &credentials), (config, &connection), (config, &workflow), (history, &run)],
+        ),
     ];
     for (function, (table, key), refused) in cases {
         let client = aws_sdk_dynamodb::Client::new(&stack.as_function(function));
@@ -252,6 +269,10 @@ async fn a_function_is_refused_what_it_does_not_need() {
             let error = read(table, key).await.err().unwrap_or_else(|| panic!("{function} has read {key}"));
             assert_eq!(error.code(), Some("AccessDeniedException"), "{function} reading {key}");
         }
+        let audit = client.delete_item().table_name(stack.output(history));
+        let audit = audit.key("pk", AttributeValue::S("audit#platform".to_owned()));
+        let error = audit.key("sk", AttributeValue::S("aud_0".to_owned())).send().await.unwrap_err();
+        assert_eq!(error.code(), Some("AccessDeniedException"), "{function} deleting from the audit log");
         let scan = client.scan().table_name(stack.output(config)).send().await;
         assert_eq!(scan.unwrap_err().code(), Some("AccessDeniedException"), "{function} scanning");
     }

@@ -10,22 +10,24 @@ use tidegate_store::{Projection, TableDefinition};
 use tidegate_testing::policy::{Statement, statements, template};
 
 /// Each function and the source of its `Deps`.
-const FUNCTIONS: [(&str, &str); 5] = [
+const FUNCTIONS: [(&str, &str); 6] = [
     ("auth", include_str!("../../functions/auth/src/lib.rs")),
     ("workflows", include_str!("../../functions/workflows/src/lib.rs")),
     ("webhooks", include_str!("../../functions/webhooks/src/lib.rs")),
     ("runs", include_str!("../../functions/runs/src/lib.rs")),
+    ("admin", include_str!("../../functions/admin/src/lib.rs")),
     ("worker", include_str!("../../functions/worker/src/lib.rs")),
 ];
 
 /// The AWS services that a dependency of this type stands for.
 fn services(dependency: &str) -> &'static [&'static str] {
     match dependency {
-        "Store" | "TokenVerifier" | "Heads" => &["dynamodb"],
+        "Store" | "TokenVerifier" | "Authenticator" | "RateLimiter" | "Tenants" | "Heads" => &["dynamodb"],
         "Arc<dyn Queue>" => &["sqs"],
         // A schedule sends with a role of its own, which whoever makes it hands over.
         "Arc<dyn Scheduler>" => &["scheduler", "iam"],
         "Arc<dyn Blobs>" => &["s3"],
+        "Arc<dyn Mailer>" => &["ses"],
         "Envelope" | "Egress" => &["kms"],
         "TokenSigner" => &["dynamodb", "kms"],
         "Clock" | "Ids" | "Passwords" | "Registration" | "Settings" | "Metrics" | "Arc<Caches>" | "Arc<AtomicU64>"
@@ -71,7 +73,7 @@ fn no_policy_is_wider_than_keys_contexts_and_prefixes() {
                         let keys = keys.unwrap_or_else(|| panic!("{function}: {action} on any key"));
                         assert!(keys.iter().all(|key| key.contains('#')), "{function}: {action} on {keys:?}");
                     }
-                    "kms" | "iam" => assert!(statement.has_condition, "{function}: {action} in any context"),
+                    "kms" | "iam" | "ses" => assert!(statement.has_condition, "{function}: {action} in any context"),
                     "s3" | "sqs" | "scheduler" => {}
                     other => panic!("{function}: a service that no function needs: {other}"),
                 }
@@ -126,10 +128,11 @@ fn text(value: &Value) -> &str {
 /// Whose operation it is, by its tag in the document.
 fn owner(tag: &str) -> &'static str {
     match tag {
-        "auth" | "meta" | "health" => "AuthFunction",
+        "auth" | "tenants" | "service_accounts" | "audit" | "meta" | "health" => "AuthFunction",
         "workflows" | "connections" => "WorkflowsFunction",
         "webhooks" => "WebhooksFunction",
         "runs" => "RunsFunction",
+        "admin" => "AdminFunction",
         other => panic!("say which function serves the operations tagged {other}"),
     }
 }

@@ -14,9 +14,10 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tidegate_egress::{Egress, EgressSettings};
+use tidegate_http::RateLimiter;
 use tidegate_model::{
-    Connection, ConnectionId, Definition, Message, Payload, Role, RunId, RunStatus, ScheduleMessage, Tenant, TenantId,
-    User, WakeMessage, Workflow, WorkflowId,
+    Connection, ConnectionId, Definition, Limits, Message, Payload, RunId, RunStatus, ScheduleMessage, TenantId,
+    WakeMessage, Workflow, WorkflowId,
 };
 use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
 use tidegate_platform::key_service::KeyContext;
@@ -25,7 +26,7 @@ use tidegate_platform::queue::{OutgoingMessage, Queue, Receipt, ReceivedMessage,
 use tidegate_platform::scheduler::{EventBridgeScheduler, EventBridgeSettings};
 use tidegate_platform::{Clock, Envelope, Ids, usage};
 use tidegate_store::embedded::{self, Embedded, Faults};
-use tidegate_testing::emulator;
+use tidegate_testing::{Account, emulator};
 use tidegate_worker::{Settings, Source, handle_batch};
 use tower::ServiceExt as _;
 use tracing::Dispatch;
@@ -136,20 +137,14 @@ impl World {
             name: "Orders".to_owned(),
             connector: "http".to_owned(),
             hosts: vec![self.target.authority()],
+            data_key: 1,
             sealed: envelope.seal(&data_key, &context, associated.as_bytes(), secret.as_bytes()).await?,
             created_at: clock.now(),
         };
-        let tenant = Tenant { id: self.tenant, name: "Bench".to_owned(), data_key, created_at: clock.now() };
-        let user = User {
-            id: ids.user(),
-            email: "owner@example.com".to_owned(),
-            name: "Owner".to_owned(),
-            password_hash: "none".to_owned(),
-            tenant: self.tenant,
-            role: Role::Owner,
-            created_at: clock.now(),
-        };
-        self.store.store.accounts().create(&user, &tenant).await?;
+        let mut account = Account::new(ids, "owner@example.com");
+        (account.tenant.id, account.owner.tenant) = (self.tenant, self.tenant);
+        account.tenant.data_keys[0].wrapped = data_key;
+        self.store.store.accounts().create(account.new_account()).await?;
         self.store.store.connections().create(&connection).await?;
         Ok(())
     }
@@ -438,7 +433,8 @@ impl Play<'_> {
         let store = self.world.store.store.clone();
         let (clock, ids) = (self.clock.clone(), Ids::new(self.clock.clone()));
         let (queue, blobs) = (Arc::new(self.world.aws.queue()), Arc::new(self.world.aws.blobs()));
-        let deps = tidegate_webhooks::Deps::new(store, queue, blobs, clock, ids.clone());
+        let limiter = RateLimiter::new(store.clone(), clock.clone(), Limits::default());
+        let deps = tidegate_webhooks::Deps::new(store, queue, blobs, limiter, clock, ids.clone());
         tidegate_webhooks::api(deps).into_router(ids)
     }
 

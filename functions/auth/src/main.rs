@@ -1,7 +1,7 @@
 //! The auth function on Lambda. It also serves what describes the installation: health, the OpenAPI document and the
 //! pages about errors.
 
-use tidegate_auth::{Deps, Passwords, TokenSigner, command};
+use tidegate_auth::{Deps, Passwords, Settings, TokenSigner, command};
 use tidegate_http::{Health, ISSUER, error_pages};
 
 fn main() -> anyhow::Result<()> {
@@ -10,13 +10,18 @@ fn main() -> anyhow::Result<()> {
         let (clock, ids) = (aws.clock.clone(), aws.ids.clone());
         let deps = Deps {
             signer: TokenSigner::new(store.clone(), envelope.clone(), ISSUER, clock.clone(), ids.clone()),
-            verifier: aws.verifier(&store),
+            authenticator: aws.authenticator(&store)?,
             store: store.clone(),
             envelope,
             passwords: Passwords::new(1),
             clock,
             ids,
-            registration: aws.setting("TIDEGATE_REGISTRATION")?,
+            mailer: aws.mailer(),
+            settings: Settings {
+                registration: aws.setting("TIDEGATE_REGISTRATION")?,
+                public_url: aws.public_url(),
+                secure_cookies: true,
+            },
         };
         let health = Health::default().ready("store", move || {
             let store = store.clone();

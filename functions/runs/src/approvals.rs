@@ -13,7 +13,7 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tidegate_http::{Json, Path, Problem, ProblemCode, Public, Raw, RequestContext, Time};
-use tidegate_model::{Approval, ApprovalToken, Decided, FieldError, RunId, RunRow, RunStatus};
+use tidegate_model::{Approval, ApprovalToken, Decided, FieldError, RunId, RunRow, RunStatus, TenantStatus};
 use utoipa::ToSchema;
 
 use crate::wake::wake;
@@ -155,6 +155,10 @@ impl Asked {
         let approval = runs.approval(token.tenant, token.run, &token.step).await?.ok_or_else(no_such_approval)?;
         let digest = hex(digest(&SHA256, &token.signature).as_ref());
         verify_slices_are_equal(digest.as_bytes(), approval.digest.as_bytes()).map_err(|_| no_such_approval())?;
+        let tenant = deps.authenticator.tenants().get(token.tenant).await?.ok_or_else(no_such_approval)?;
+        if tenant.status == TenantStatus::Suspended {
+            return Err(Problem::tenant_suspended());
+        }
         let stored = runs.get(token.tenant, token.run).await?.ok_or_else(no_such_approval)?;
         context.record("tenant_id", token.tenant);
         context.record("run_id", token.run);

@@ -14,7 +14,7 @@ mod wake;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use tidegate_http::{Api, TokenVerifier, endpoint};
+use tidegate_http::{Api, Authenticator, endpoint};
 use tidegate_platform::{Blobs, Clock, Ids, Queue};
 use tidegate_store::Store;
 
@@ -28,17 +28,17 @@ pub struct Deps {
     pub blobs: Arc<dyn Blobs>,
     /// The run queue, to send to: wakes, and starts of what was given up.
     pub queue: Arc<dyn Queue>,
-    /// Verifies access tokens.
-    pub verifier: TokenVerifier,
+    /// Recognises callers: reads tenants, members, sessions and API keys, and counts requests.
+    pub authenticator: Authenticator,
     /// Tells the time.
     pub clock: Clock,
     /// Makes the ids of runs that are started again.
     pub ids: Ids,
 }
 
-impl FromRef<Deps> for TokenVerifier {
+impl FromRef<Deps> for Authenticator {
     fn from_ref(deps: &Deps) -> Self {
-        deps.verifier.clone()
+        deps.authenticator.clone()
     }
 }
 

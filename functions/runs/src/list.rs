@@ -1,8 +1,7 @@
 //! Runs in lists: one small row each, whatever their payloads.
 
 use axum::extract::State;
-use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use tidegate_http::permission::RunsRead;
 use tidegate_http::{Caller, Json, Limit, ListOf, Problem, ProblemCode, Query, Time};
 use tidegate_model::{FieldError, ParentStep, RunId, RunRow, RunStatus, StepError, TriggerKind, WorkflowId};
@@ -21,28 +20,17 @@ pub(crate) struct RunsQuery {
     /// Only runs in this status. Queued runs have no record yet and are not listed.
     status: Option<RunStatus>,
     /// Only runs accepted at this time or later (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    from: Option<Timestamp>,
+    #[param(inline)]
+    from: Option<Time>,
     /// Only runs accepted before this time (RFC 3339).
-    #[serde(default, deserialize_with = "time")]
-    #[param(value_type = Option<String>, format = DateTime)]
-    to: Option<Timestamp>,
+    #[param(inline)]
+    to: Option<Time>,
     /// How many items to give at most.
     #[serde(default)]
     #[param(inline, required = false)]
     limit: Limit,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
-}
-
-fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-    let parsed = text.parse().map_err(|_| {
-        let detail = "expected a time such as 2026-11-20T10:00:00Z (RFC 3339; write + as %2B)";
-        serde::de::Error::custom(detail)
-    });
-    parsed.map(Some)
 }
 
 /// A run without its payloads.
@@ -166,7 +154,7 @@ pub(crate) async fn list_runs(
         return Err(unlisted(status));
     }
     let RunsQuery { workflow_id: workflow, status, from, to, limit, cursor } = query;
-    let filter = RunFilter { workflow, status, from, to };
+    let filter = RunFilter { workflow, status, from: from.map(Time::into), to: to.map(Time::into) };
     let found = deps.store.runs().list(caller.tenant, &filter, cursor.as_deref(), limit.get() as usize).await?;
     let items = found.items.into_iter().map(RunView::from).collect();
     Ok(Json(ListOf { items, next_cursor: found.next_cursor }))

@@ -5,12 +5,12 @@ use tidegate_runs::Deps;
 fn main() -> anyhow::Result<()> {
     tidegate_lambda::start("runs", async |aws| {
         let store = aws.store()?;
-        let verifier = aws.verifier(&store);
+        let authenticator = aws.authenticator(&store)?;
         let deps = Deps {
             store,
             blobs: aws.blobs()?,
             queue: aws.run_queue()?,
-            verifier,
+            authenticator,
             clock: aws.clock.clone(),
             ids: aws.ids.clone(),
         };

@@ -1,17 +1,14 @@
 //! Workflow heads by id, remembered for at most five seconds; so are ids that no workflow has.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
-use moka::future::Cache;
 use tidegate_http::Problem;
 use tidegate_model::{TenantId, Trigger, Workflow, WorkflowId};
-use tidegate_platform::Clock;
-use tidegate_store::{Error, Store};
+use tidegate_platform::{Clock, Fresh};
+use tidegate_store::Store;
 
 /// How stale a head may be: after this time a switched-off workflow accepts nothing more.
-pub(crate) const STALE_AFTER: Duration = Duration::from_secs(5);
+const STALE_AFTER: Duration = Duration::from_secs(5);
 /// An entry takes about 150 bytes.
 const MAX_HEADS: u64 = 50_000;
 
@@ -31,46 +28,23 @@ impl From<Workflow> for Head {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Known {
-    head: Option<Head>,
-    read_at: Timestamp,
-}
-
 /// The cache; clones share it.
 #[derive(Clone)]
 pub(crate) struct Heads {
-    known: Cache<WorkflowId, Known>,
+    known: Fresh<WorkflowId, Option<Head>>,
 }
 
 impl Heads {
-    pub(crate) fn new() -> Self {
-        // The cache's own lifetime only frees memory; how old an entry is the clock tells.
-        Self { known: Cache::builder().max_capacity(MAX_HEADS).time_to_live(STALE_AFTER).build() }
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { known: Fresh::new(clock, STALE_AFTER, MAX_HEADS) }
     }
 
-    /// The workflow's head, at most [`STALE_AFTER`] old. Callers who miss at the same time share one read.
-    pub(crate) async fn get(&self, store: &Store, clock: &Clock, id: WorkflowId) -> Result<Option<Head>, Problem> {
-        if let Some(known) = self.known.get(&id).await {
-            if is_fresh(known.read_at, clock.now()) {
-                return Ok(known.head);
-            }
-            self.known.invalidate(&id).await;
-        }
-        let read = async {
-            // The time before the read, so that the bound counts from when the store was asked.
-            let read_at = clock.now();
-            let head = store.workflows().get_public(id).await?.map(Head::from);
-            Ok(Known { head, read_at })
-        };
-        let known =
-            self.known.try_get_with(id, read).await.map_err(|error: Arc<Error>| Problem::unavailable(&*error))?;
-        Ok(known.head)
+    /// The workflow's head, at most five seconds old.
+    pub(crate) async fn get(&self, store: &Store, id: WorkflowId) -> Result<Option<Head>, Problem> {
+        let read = || async { Ok(store.workflows().get_public(id).await?.map(Head::from)) };
+        self.known
+            .get(id, read)
+            .await
+            .map_err(|error: std::sync::Arc<tidegate_store::Error>| Problem::unavailable(&*error))
     }
-}
-
-/// A clock that went back makes nothing fresher.
-fn is_fresh(read_at: Timestamp, now: Timestamp) -> bool {
-    let age = now.duration_since(read_at);
-    !age.is_negative() && age.unsigned_abs() < STALE_AFTER
 }

@@ -12,9 +12,10 @@ use axum::extract::{FromRequest as _, Request, State};
 use bytes::Bytes;
 use serde_json::Map;
 use tidegate_http::{
-    Accepted, Api, Json, MAX_INPUT_BYTES, Path, Problem, ProblemCode, Public, Raw, RequestContext, Start, endpoint,
+    Accepted, Api, Json, MAX_INPUT_BYTES, Path, Problem, ProblemCode, Public, RateLimiter, Raw, RequestContext, Start,
+    Tenants, endpoint,
 };
-use tidegate_model::{TriggerKind, WorkflowId};
+use tidegate_model::{TenantStatus, TriggerKind, WorkflowId};
 use tidegate_platform::{Blobs, Clock, Ids, Queue};
 use tidegate_store::Store;
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -36,15 +37,26 @@ pub struct Deps {
     clock: Clock,
     ids: Ids,
     heads: Heads,
+    tenants: Tenants,
+    limiter: RateLimiter,
     large_bodies: Arc<Semaphore>,
 }
 
 impl Deps {
-    /// `store`: workflow heads, read by their unguessable ids. `queue`: the run queue, to send to. `blobs`: bodies over
+    /// `store`: workflow heads, read by their unguessable ids, and how their tenants stand. `limiter`: counts webhooks. `queue`: the run queue, to send to. `blobs`: bodies over
     /// 8 KB, to write.
-    pub fn new(store: Store, queue: Arc<dyn Queue>, blobs: Arc<dyn Blobs>, clock: Clock, ids: Ids) -> Self {
+    pub fn new(
+        store: Store,
+        queue: Arc<dyn Queue>,
+        blobs: Arc<dyn Blobs>,
+        limiter: RateLimiter,
+        clock: Clock,
+        ids: Ids,
+    ) -> Self {
         let large_bodies = Arc::new(Semaphore::new(LARGE_AT_A_TIME));
-        Self { store, queue, blobs, clock, ids, heads: Heads::new(), large_bodies }
+        let heads = Heads::new(clock.clone());
+        let tenants = Tenants::new(store.clone(), clock.clone());
+        Self { store, queue, blobs, clock, ids, heads, tenants, limiter, large_bodies }
     }
 }
 
@@ -79,9 +91,14 @@ pub(crate) async fn receive_webhook(
 ) -> Result<Json<Accepted>, Problem> {
     context.record("workflow_id", id);
     // Before the body is read: a caller without a workflow costs no memory.
-    let head = deps.heads.get(&deps.store, &deps.clock, id).await?.ok_or_else(Problem::not_found)?;
+    let head = deps.heads.get(&deps.store, id).await?.ok_or_else(Problem::not_found)?;
     context.record("tenant_id", head.tenant);
+    let tenant = deps.tenants.get(head.tenant).await?.ok_or_else(Problem::not_found)?;
+    if tenant.status == TenantStatus::Suspended {
+        return Err(Problem::tenant_suspended());
+    }
     check(&head)?;
+    context.tell_rate(deps.limiter.webhook(head.tenant, tenant.limits).await?);
     let content_type = body::media_type(request.headers());
     let (bytes, _permit) = receive(&deps, request).await?;
     let body = body::read(content_type.as_deref(), &bytes)

@@ -4,7 +4,10 @@ use tidegate_webhooks::Deps;
 
 fn main() -> anyhow::Result<()> {
     tidegate_lambda::start("webhooks", async |aws| {
-        let deps = Deps::new(aws.store()?, aws.run_queue()?, aws.blobs()?, aws.clock.clone(), aws.ids.clone());
+        let store = aws.store()?;
+        let limiter = aws.rate_limiter(&store)?;
+        let (queue, blobs) = (aws.run_queue()?, aws.blobs()?);
+        let deps = Deps::new(store, queue, blobs, limiter, aws.clock.clone(), aws.ids.clone());
         tidegate_lambda::serve_api(&aws, tidegate_webhooks::api(deps)).await
     })
 }

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
-use tidegate_model::{Definition, Message, Payload, StartMessage, Workflow};
+use tidegate_http::TENANT_STALE_AFTER;
+use tidegate_model::{Definition, Limits, Message, Payload, StartMessage, TenantStatus, Workflow};
 use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
 use tidegate_platform::{Blobs, PortError, Queue};
 use tidegate_testing::{Answer, Session, TestApp, World};
@@ -25,8 +26,9 @@ struct Setup {
 }
 
 fn serve(world: &World, queue: Arc<dyn Queue>) -> TestApp {
-    let deps =
-        Deps::new(world.store_of("webhooks"), queue, world.blobs.clone(), world.clock.clone(), world.ids.clone());
+    let limiter = world.limiter_of("webhooks", Limits::default());
+    let (blobs, clock, ids) = (world.blobs.clone(), world.clock.clone(), world.ids.clone());
+    let deps = Deps::new(world.store_of("webhooks"), queue, blobs, limiter, clock, ids);
     TestApp::new(world, api(deps))
 }
 
@@ -119,6 +121,25 @@ async fn a_warm_webhook_reads_nothing() {
     }
     assert_eq!(setup.world.embedded.meter.all_calls(), before);
     assert_eq!(setup.queued().await.len(), 4);
+}
+
+/// In an instance that knows the tenant already.
+#[tokio::test]
+async fn a_suspended_tenants_webhooks_are_refused_within_five_seconds_and_taken_again_once_it_is_resumed() {
+    let setup = setup().await;
+    let workflow = setup.by_webhook().await;
+    let other = setup.world.session("sam").await;
+    for (status, expected) in [(TenantStatus::Active, 200), (TenantStatus::Suspended, 403), (TenantStatus::Active, 200)]
+    {
+        setup.world.set_status(setup.owner.tenant, status).await;
+        setup.world.clock.advance(TENANT_STALE_AFTER);
+        let answer = setup.post(&workflow, JSON, "{}").await.expect(expected);
+        assert_eq!(answer.text("/code"), if expected == 403 { "tenant_suspended" } else { "" });
+        assert_eq!(setup.queued().await.len(), usize::from(expected == 200));
+    }
+    setup.world.set_status(other.tenant, TenantStatus::Suspended).await;
+    setup.world.clock.advance(TENANT_STALE_AFTER);
+    setup.post(&workflow, JSON, "{}").await.expect(200);
 }
 
 #[tokio::test]
@@ -293,6 +314,57 @@ async fn a_large_body_that_does_not_arrive_is_given_up() {
     assert!(answer.text("/detail").contains("30 seconds"), "{}", answer.body);
 }
 
+/// What one process changes another one, that knows the former state, notices within the bound.
+#[tokio::test]
+async fn toggling_a_workflow_and_suspending_its_tenant_are_noticed_within_five_seconds() {
+    let setup = setup().await;
+    let other = serve(&setup.world, Arc::new(setup.world.queue.clone()));
+    let workflow = setup.by_webhook().await;
+    let path = format!("/api/webhooks/{}", workflow.id);
+    let post = async |app: &TestApp| app.send(None, Method::POST, &path, &[], "{}").await.status.as_u16();
+    let around = async || {
+        setup.world.clock.advance(Duration::from_millis(4_999));
+        let before = [post(&setup.app).await, post(&other).await];
+        setup.world.clock.advance(Duration::from_millis(1));
+        (before, [post(&setup.app).await, post(&other).await])
+    };
+    assert_eq!([post(&setup.app).await, post(&other).await], [200, 200]);
+    let off = setup.switch(&workflow, false).await;
+    assert_eq!(around().await, ([200, 200], [409, 409]));
+    setup.switch(&off, true).await;
+    assert_eq!(around().await, ([409, 409], [200, 200]));
+    let mut tenant = setup.world.store.tenants().get(setup.owner.tenant).await.unwrap().unwrap();
+    for (status, answers) in [(TenantStatus::Suspended, [200, 403]), (TenantStatus::Active, [403, 200])] {
+        tenant.status = status;
+        tenant.revision += 1;
+        setup.world.store.tenants().replace(&tenant).await.unwrap();
+        let [before, after] = answers.map(|answer| [answer; 2]);
+        assert_eq!(around().await, (before, after), "{status:?}");
+    }
+}
+
+#[tokio::test]
+async fn webhooks_over_the_tenants_limit_are_told_when_to_come_again() {
+    let setup = setup().await;
+    let limits = Limits { webhooks_per_second: Some(1), ..Limits::default() };
+    let limiter = setup.world.limiter_of("webhooks", limits);
+    let (queue, blobs) = (Arc::new(setup.world.queue.clone()), setup.world.blobs.clone());
+    let (clock, ids) = (setup.world.clock.clone(), setup.world.ids.clone());
+    let deps = Deps::new(setup.world.store_of("webhooks"), queue, blobs, limiter, clock, ids);
+    let app = TestApp::new(&setup.world, api(deps));
+    let path = format!("/api/webhooks/{}", setup.by_webhook().await.id);
+    let post = async || app.send(None, Method::POST, &path, &[], "{}").await;
+    for left in (0..10).rev() {
+        assert_eq!(post().await.expect(200).header("ratelimit-remaining"), left.to_string());
+    }
+    let refused = post().await.expect(429);
+    let headers = ["retry-after", "ratelimit-limit", "ratelimit-remaining"].map(|name| refused.header(name));
+    assert_eq!(headers, ["1", "10", "0"]);
+    assert_eq!(setup.queued().await.len(), 10, "what is refused isn't queued");
+    setup.world.clock.advance(Duration::from_secs(1));
+    post().await.expect(200);
+}
+
 #[tokio::test]
 async fn a_switched_off_workflow_is_refused_after_five_seconds_at_the_latest() {
     let setup = setup().await;
@@ -317,6 +389,30 @@ async fn a_switched_off_workflow_is_refused_after_five_seconds_at_the_latest() {
     let reads = setup.world.embedded.meter.all_calls();
     setup.post(&missing, JSON, "{}").await.expect(404);
     assert_eq!(setup.world.embedded.meter.all_calls(), reads);
+}
+
+#[tokio::test]
+async fn a_deleted_tenants_webhooks_are_not_found_after_five_seconds_at_the_latest() {
+    let setup = setup().await;
+    let other_instance = serve(&setup.world, Arc::new(setup.world.queue.clone()));
+    let workflow = setup.by_webhook().await;
+    let path = format!("/api/webhooks/{}", workflow.id);
+    let post = || other_instance.send(None, Method::POST, &path, &[("content-type", "application/json")], "{}");
+    post().await.expect(200);
+    let tenants = setup.world.store.tenants();
+    let before = tenants.get(setup.owner.tenant).await.unwrap().unwrap();
+    let (status, revision) = (tidegate_model::TenantStatus::Deleted, before.revision + 1);
+    let gone = tidegate_model::Tenant { status, data_keys: Vec::new(), revision, ..before };
+    tenants.replace(&gone).await.unwrap();
+    setup.world.clock.advance(Duration::from_secs(5));
+    let mut bodies = Vec::new();
+    for mut answer in
+        [post().await, setup.post(&Workflow { id: setup.world.ids.workflow(), ..workflow }, JSON, "{}").await]
+    {
+        answer.body["request_id"] = Value::Null;
+        bodies.push((answer.status.as_u16(), answer.body));
+    }
+    assert!(bodies[0].0 == 404 && bodies[0] == bodies[1], "like one that never was: {bodies:?}");
 }
 
 /// A queue that may be away.

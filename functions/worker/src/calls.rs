@@ -9,8 +9,9 @@ use tidegate_connectors::{Action, action};
 use tidegate_egress::{Credential, Effect, OutboundRequest};
 use tidegate_engine::{Call, Plan};
 use tidegate_model::{
-    Builtin, Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, TenantId, WorkflowId,
+    Builtin, Connection, ConnectionId, Definition, ErrorCode, RunRow, StepError, Tenant, TenantId, WorkflowId,
 };
+use tidegate_platform::{Clock, Fresh};
 use tidegate_telemetry::TraceContext;
 
 use crate::{Deps, Error};
@@ -60,7 +61,12 @@ pub(crate) async fn prepare(deps: &Deps, row: &RunRow, call: &Call) -> Result<Op
         None => None,
     };
     let data_key = match &connection {
-        Some(_) => deps.caches.data_key(deps, row.tenant).await.map_err(CallError::Worker)?,
+        Some(connection) => {
+            let found = deps.caches.data_key(deps, connection).await.map_err(CallError::Worker)?;
+            let gone =
+                || "the key that its connection's secret is sealed under was destroyed; make the connection anew";
+            found.ok_or_else(|| StepError::terminal(ErrorCode::ConnectionUnusable, gone()))?
+        }
         None => Arc::from(""),
     };
     let request = action.request(&call.input, connection.is_some())?.into_request(
@@ -109,20 +115,23 @@ fn weight(definition: &Definition) -> u32 {
 pub(crate) struct Caches {
     /// Versions never change, but a deleted workflow's are gone.
     plans: Cache<(TenantId, WorkflowId, u32), Arc<Plan>>,
-    connections: Cache<(TenantId, ConnectionId), Option<Arc<Connection>>>,
-    data_keys: Cache<TenantId, Arc<str>>,
+    connections: Fresh<(TenantId, ConnectionId), Option<Arc<Connection>>>,
+    tenants: Fresh<TenantId, Option<Arc<Tenant>>>,
 }
 
+/// How long what may change is used before it is read again.
+const STALE_AFTER: Duration = Duration::from_secs(5);
+
 impl Caches {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(clock: &Clock) -> Self {
         Self {
             plans: Cache::builder()
                 .max_capacity(MAX_DEFINITIONS_BYTES)
                 .weigher(|_, plan: &Arc<Plan>| weight(plan.definition()))
-                .time_to_live(Duration::from_secs(5))
+                .time_to_live(STALE_AFTER)
                 .build(),
-            connections: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(5)).build(),
-            data_keys: Cache::builder().max_capacity(10_000).time_to_live(Duration::from_secs(300)).build(),
+            connections: Fresh::new(clock.clone(), STALE_AFTER, 10_000),
+            tenants: Fresh::new(clock.clone(), STALE_AFTER, 10_000),
         }
     }
 
@@ -154,22 +163,27 @@ impl Caches {
         tenant: TenantId,
         id: ConnectionId,
     ) -> Result<Option<Arc<Connection>>, Error> {
-        if let Some(cached) = self.connections.get(&(tenant, id)).await {
-            return Ok(cached);
-        }
-        let connection = deps.store.connections().get(tenant, id).await?.map(Arc::new);
-        self.connections.insert((tenant, id), connection.clone()).await;
-        Ok(connection)
+        let read = || async { Ok(deps.store.connections().get(tenant, id).await?.map(Arc::new)) };
+        self.connections.get((tenant, id), read).await.map_err(Error::Cached)
     }
 
-    pub(crate) async fn data_key(&self, deps: &Deps, tenant: TenantId) -> Result<Arc<str>, Error> {
-        if let Some(key) = self.data_keys.get(&tenant).await {
-            return Ok(key);
+    /// A tenant with its data keys, of which one that is deleted has none.
+    pub(crate) async fn tenant(&self, deps: &Deps, id: TenantId) -> Result<Arc<Tenant>, Error> {
+        let read = || async { Ok(deps.store.tenants().get(id).await?.map(Arc::new)) };
+        let tenant = self.tenants.get(id, read).await.map_err(Error::Cached)?;
+        tenant.ok_or_else(|| Error::Corrupt(format!("the tenant {id} of a run is not there")))
+    }
+
+    /// The wrapped data key that seals a connection; none where it was destroyed.
+    async fn data_key(&self, deps: &Deps, connection: &Connection) -> Result<Option<Arc<str>>, Error> {
+        let number = connection.data_key;
+        let wrapped = |tenant: &Tenant| tenant.data_key(number).map(|key| Arc::from(key.wrapped.as_str()));
+        let known = wrapped(&*self.tenant(deps, connection.tenant).await?);
+        if known.is_some() {
+            return Ok(known);
         }
-        let stored = deps.store.accounts().tenant(tenant).await?;
-        let stored = stored.ok_or_else(|| Error::Corrupt(format!("the tenant {tenant} of a run is gone")))?;
-        let key: Arc<str> = stored.data_key.into();
-        self.data_keys.insert(tenant, Arc::clone(&key)).await;
-        Ok(key)
+        // The connection may have been sealed anew since the tenant was read.
+        self.tenants.forget(&connection.tenant).await;
+        Ok(wrapped(&*self.tenant(deps, connection.tenant).await?))
     }
 }

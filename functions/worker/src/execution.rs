@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tidegate_engine::{Call, Data, Decision, Facts, Outcome, Plan, Run, records_of};
 use tidegate_model::{
-    ApprovalToken, Builtin, Entry, ErrorCode, Event, Payload, RunDetail, RunRow, RunStatus, StepError, TriggerInput,
+    ApprovalToken, Builtin, DataKey, Entry, ErrorCode, Event, Payload, RunDetail, RunId, RunRow, RunStatus, StepError,
+    Tenant, TenantStatus, TriggerInput,
 };
 use tidegate_platform::Clock;
 use tidegate_platform::blobs::LIVE;
@@ -91,6 +92,12 @@ pub(crate) async fn execute(
         let error = StepError::terminal(ErrorCode::WorkflowGone, message);
         return ending::give_up_claimed(deps, claimed, error).await;
     };
+    // A deleted tenant has no key to sign its approvals' links with, and nobody would follow them.
+    if plan.approvals().next().is_some() && deps.caches.tenant(deps, row.tenant).await?.status == TenantStatus::Deleted
+    {
+        let message = "the organization was deleted after the run began";
+        return ending::give_up_claimed(deps, claimed, StepError::terminal(ErrorCode::WorkflowGone, message)).await;
+    }
     let body = match &claimed.input {
         Some(input) => load(deps, &input.body).await?,
         None => None,
@@ -128,11 +135,22 @@ async fn facts(deps: &Deps, row: &RunRow, plan: &Plan, trigger: &TriggerInput) -
 /// What decides a step's approval: signed under the tenant's data key, so that it is the same whenever it is made, and who
 /// can read the store can't make it.
 pub(crate) async fn approval_token(deps: &Deps, row: &RunRow, step: &str) -> Result<ApprovalToken, Error> {
-    let data_key = deps.caches.data_key(deps, row.tenant).await?;
+    let tenant = deps.caches.tenant(deps, row.tenant).await?;
+    let data_key = signing_key(&tenant, row.id);
+    let data_key = data_key.ok_or_else(|| Error::Corrupt(format!("the tenant {} of a run is deleted", row.tenant)))?;
     let context = KeyContext { tenant: row.tenant.to_string(), purpose: "connections".to_owned() };
     let signed = ApprovalToken::signed(row.tenant, row.id, step);
-    let signature = deps.envelope.sign(&data_key, &context, "approval", &signed).await.map_err(Error::Envelope)?;
+    let signature =
+        deps.envelope.sign(&data_key.wrapped, &context, "approval", &signed).await.map_err(Error::Envelope)?;
     Ok(ApprovalToken { tenant: row.tenant, run: row.id, step: step.to_owned(), signature })
+}
+
+/// The data key that signs a run's links: the youngest that every worker knew when the run was started, so that the links
+/// stay the same although the tenant gets a new one.
+fn signing_key(tenant: &Tenant, run: RunId) -> Option<&DataKey> {
+    const KNOWN_AFTER: Duration = Duration::from_secs(600);
+    let known = |key: &&DataKey| key.created_at.checked_add(KNOWN_AFTER).is_ok_and(|known| known <= run.timestamp());
+    tenant.data_keys.iter().rev().find(known).or_else(|| tenant.data_keys.first())
 }
 
 /// A call under way: what it was, and what it brought.
@@ -420,10 +438,18 @@ impl<'a> Execution<'a> {
         if stored.row.fence != self.row.fence || stored.row.lease_owner != self.row.lease_owner {
             return Err(Error::Lost);
         }
-        if self.run.is_listening()
-            && let Ok(signals) = runs.signals(self.row.tenant, self.row.id).await
-        {
-            self.hear(signals).await?;
+        if self.run.is_listening() {
+            match runs.signals(self.row.tenant, self.row.id).await {
+                Ok(signals) => self.hear(signals).await?,
+                // As above; what there is to hear is looked for again before the run parks.
+                Err(error) => {
+                    tracing::debug!(
+                        component = "worker",
+                        error = &error as &dyn std::error::Error,
+                        "no look at signals"
+                    );
+                }
+            }
         }
         Ok(stored.row.cancel_requested)
     }

@@ -129,6 +129,9 @@ pub enum Verdict {
 enum Error {
     #[error("the store failed")]
     Store(#[from] tidegate_store::Error),
+    /// As before, told to all who waited for the same read.
+    #[error("the store failed")]
+    Cached(#[source] Arc<tidegate_store::Error>),
     #[error(transparent)]
     Port(#[from] PortError),
     #[error("the tenant's data key can't be used")]
@@ -162,7 +165,7 @@ impl Deps {
         clock: Clock,
         settings: Settings,
     ) -> Self {
-        let caches = Arc::new(Caches::new());
+        let caches = Arc::new(Caches::new(&clock));
         Self {
             store,
             queue,

@@ -12,7 +12,7 @@ use serde::de::Error as _;
 use serde_json::{Map, json};
 use tidegate_model::{
     Entry, ErrorCode, Event, Message, Payload, RunDetail, RunId, RunRow, RunStatus, ScheduleMessage, StartMessage,
-    StepError, Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
+    StepError, TenantStatus, Trigger, TriggerInput, TriggerKind, WakeMessage, Workflow,
 };
 use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_platform::queue::ReceivedMessage;
@@ -359,6 +359,20 @@ async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Op
         );
         return Ok(None);
     };
+    let tenant = deps.caches.tenant(deps, firing.tenant_id).await?;
+    if tenant.status == TenantStatus::Deleted {
+        // Nobody will switch it on again.
+        deps.scheduler.delete(firing.tenant_id, &firing.workflow_id.to_string()).await?;
+    }
+    if tenant.status != TenantStatus::Active {
+        tracing::info!(
+            component = "worker",
+            tenant_id = %firing.tenant_id,
+            workflow_id = %firing.workflow_id,
+            "a firing of a suspended or deleted tenant is dropped"
+        );
+        return Ok(None);
+    }
     let planned: Timestamp = firing.scheduled_time.parse().map_err(|error| {
         Error::Corrupt(format!("a firing's time {:?} can't be read: {error}", firing.scheduled_time))
     })?;

@@ -5,6 +5,7 @@
 mod batch;
 mod blast;
 mod graph;
+mod keys;
 mod world;
 
 use std::collections::HashMap;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate_model::{
     Connection, Entry, ErrorCode, Event, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord,
+    Tenant, TenantStatus,
 };
 use tidegate_platform::Blobs;
 use tidegate_platform::queue::Queue;
@@ -320,6 +322,7 @@ async fn what_is_no_message_goes_to_the_dead_letters_and_is_kept_there() {
 #[tokio::test]
 async fn a_firing_is_one_run_and_none_once_its_workflow_is_switched_off() {
     let world = World::new().await;
+    world.make_tenant().await;
     let workflow = world
         .workflow(1, |definition| {
             definition["trigger"] = json!({"type": "schedule", "every": "10m"});
@@ -349,6 +352,46 @@ async fn a_firing_is_one_run_and_none_once_its_workflow_is_switched_off() {
     });
     assert_eq!(handle(&worker, &message(&later), Source::Runs).await, Verdict::Delete);
     assert_eq!(world.calls().await.len(), 1);
+}
+
+/// In a process that knows the tenant already.
+#[tokio::test]
+async fn a_suspended_tenants_schedules_start_nothing_but_what_was_accepted_goes_on() {
+    let world = World::new().await;
+    world.make_tenant().await;
+    let workflow = world
+        .workflow(1, |definition| {
+            definition["trigger"] = json!({"type": "schedule", "every": "10m"});
+            definition["steps"][0]["with"]["json"] = json!({});
+        })
+        .await;
+    let worker = world.worker("here");
+    let fire = async |scheduled_time: &str| {
+        let scheduled_time = scheduled_time.to_owned();
+        let firing = ScheduleMessage { tenant_id: world.tenant, workflow_id: workflow, scheduled_time };
+        let verdict = handle(&worker, &message(&Message::Schedule(firing)), Source::Runs).await;
+        assert_eq!(verdict, Verdict::Delete);
+        world.calls().await.len()
+    };
+    let switch = async |status: TenantStatus| {
+        let before = world.store.tenants().get(world.tenant).await.unwrap().unwrap();
+        let after = Tenant { status, revision: before.revision + 1, ..before };
+        world.store.tenants().replace(&after).await.unwrap();
+        world.clock.advance(Duration::from_secs(5));
+    };
+    world.answers(ResponseTemplate::new(200)).await;
+    assert_eq!(fire("2026-11-21T10:00:00Z").await, 1);
+
+    switch(TenantStatus::Suspended).await;
+    assert_eq!(fire("2026-11-21T10:10:00Z").await, 1);
+    let accepted = world.start(world.workflow(1, |_| ()).await);
+    world.send(&Message::Start(Box::new(accepted.clone()))).await;
+    world.work_to_the_end(&worker).await;
+    assert_eq!(world.status(accepted.run_id).await, Some(RunStatus::Succeeded));
+    assert_eq!(world.calls().await.len(), 2);
+
+    switch(TenantStatus::Active).await;
+    assert_eq!(fire("2026-11-21T10:20:00Z").await, 3);
 }
 
 #[tokio::test]
@@ -430,6 +473,7 @@ async fn a_fault_that_is_not_the_runs_is_neither_counted_nor_a_doubt() {
         name: "Slack".to_owned(),
         connector: "http".to_owned(),
         hosts: vec![world.target.address().to_string()],
+        data_key: 1,
         sealed: String::new(),
         created_at: now,
     };
@@ -453,6 +497,8 @@ async fn a_fault_that_is_not_the_runs_is_neither_counted_nor_a_doubt() {
     assert_eq!(waits, [5, 10, 20, 40, 80, 160, 320, 640, 900, 900]);
 
     world.make_tenant().await;
+    // That there was no tenant is remembered as long as a tenant is.
+    world.clock.advance(Duration::from_secs(5));
     assert_eq!(handle(&worker, &incoming, Source::Runs).await, Verdict::Delete);
     let stored = world.stored(start.run_id).await.unwrap();
     let record = &steps(&world, &stored).await[0];

@@ -8,14 +8,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tidegate_connectors::{connector, connectors};
 use tidegate_http::permission::{ConnectionsRead, ConnectionsWrite};
-use tidegate_http::{Caller, Created, Json, ListOf, PageQuery, Path, Problem, Query, Time};
-use tidegate_model::{Connection, ConnectionId, FieldError, Pointer};
+use tidegate_http::{Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, Query, Time};
+use tidegate_model::{Connection, ConnectionId, FieldError, Pointer, Tenant};
 use tidegate_platform::envelope::EnvelopeError;
-use tidegate_platform::key_service::KeyContext;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use crate::Deps;
+use crate::{Deps, resealing};
 
 const MAX_NAME_CHARS: usize = 200;
 
@@ -62,7 +61,7 @@ pub(crate) struct ConnectionView {
 
 impl From<Connection> for ConnectionView {
     fn from(connection: Connection) -> Self {
-        let Connection { id, tenant: _, name, connector, hosts, sealed: _, created_at } = connection;
+        let Connection { id, tenant: _, name, connector, hosts, data_key: _, sealed: _, created_at } = connection;
         Self { id, name, connector, hosts, created_at: created_at.into() }
     }
 }
@@ -84,22 +83,26 @@ pub(crate) async fn create_connection(
     Json(body): Json<CreateConnection>,
 ) -> Result<Created<ConnectionView>, Problem> {
     let hosts = check(&body).map_err(Problem::validation)?;
-    let tenant = deps.store.accounts().tenant(caller.tenant).await?.ok_or_else(Problem::not_found)?;
+    let tenant = deps.store.tenants().get(caller.tenant).await?;
+    let data_key = tenant.as_ref().and_then(Tenant::sealing_key).ok_or_else(Problem::not_found)?;
     let id = deps.ids.connection();
-    let context = KeyContext { tenant: caller.tenant.to_string(), purpose: "connections".to_owned() };
+    let context = resealing::context(caller.tenant);
     let plain = Zeroizing::new(body.data.to_string().into_bytes());
-    let sealed = deps.envelope.seal(&tenant.data_key, &context, id.to_string().as_bytes(), &plain).await;
+    let sealed = deps.envelope.seal(&data_key.wrapped, &context, id.to_string().as_bytes(), &plain).await;
     let connection = Connection {
         id,
         tenant: caller.tenant,
         name: body.name.trim().to_owned(),
         connector: body.connector,
         hosts,
+        data_key: data_key.number,
         sealed: sealed.map_err(|error| sealing_problem(&error))?,
         created_at: deps.clock.now(),
     };
-    deps.store.connections().create(&connection).await?;
-    Ok(Created { location: format!("/api/connections/{id}"), body: connection.into() })
+    let view = ConnectionView::from(connection.clone());
+    let entry = caller.audit(&deps.ids, Change::of("connection.create", id).to(&view));
+    deps.store.audited(entry).connections().create(&connection).await?;
+    Ok(Created { location: format!("/api/connections/{id}"), body: view })
 }
 
 /// List connections
@@ -113,6 +116,7 @@ pub(crate) async fn list_connections(
     Query(page): Query<PageQuery>,
 ) -> Result<Json<ListOf<ConnectionView>>, Problem> {
     let found = deps.store.connections().list(caller.tenant, page.cursor.as_deref(), page.limit.get() as usize).await?;
+    resealing::reseal(&deps, caller.tenant, &found.items).await;
     let items = found.items.into_iter().map(ConnectionView::from).collect();
     Ok(Json(ListOf { items, next_cursor: found.next_cursor }))
 }
@@ -128,6 +132,7 @@ pub(crate) async fn get_connection(
     Path(id): Path<ConnectionId>,
 ) -> Result<Json<ConnectionView>, Problem> {
     let connection = deps.store.connections().get(caller.tenant, id).await?.ok_or_else(Problem::not_found)?;
+    resealing::reseal(&deps, caller.tenant, std::slice::from_ref(&connection)).await;
     Ok(Json(connection.into()))
 }
 
@@ -143,8 +148,10 @@ pub(crate) async fn delete_connection(
     State(deps): State<Deps>,
     Path(id): Path<ConnectionId>,
 ) -> Result<StatusCode, Problem> {
-    let existed = deps.store.connections().delete(caller.tenant, id).await?;
-    if existed { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+    let connection = deps.store.connections().get(caller.tenant, id).await?.ok_or_else(Problem::not_found)?;
+    let change = Change::of("connection.delete", id).from(&ConnectionView::from(connection));
+    deps.store.audited(caller.audit(&deps.ids, change)).connections().delete(caller.tenant, id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// The hosts that the secret may be sent to, or everything that is wrong.

@@ -4,6 +4,7 @@
 mod check;
 mod connections;
 mod expressions;
+mod resealing;
 mod schedule;
 mod schema;
 mod trigger;
@@ -12,7 +13,7 @@ mod workflows;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use tidegate_http::{Api, MAX_INPUT_BYTES, TokenVerifier, endpoint};
+use tidegate_http::{Api, Authenticator, MAX_INPUT_BYTES, endpoint};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, Queue, Scheduler};
 use tidegate_store::Store;
 
@@ -21,7 +22,7 @@ pub use schema::definition_schema;
 /// What the operations work with.
 #[derive(Clone)]
 pub struct Deps {
-    /// Workflows, connections, the tenant's data key; of runs only each workflow's last.
+    /// Workflows, connections, the tenant's data keys; of runs only each workflow's last.
     pub store: Store,
     /// The timers of workflows that a schedule starts.
     pub scheduler: Arc<dyn Scheduler>,
@@ -29,19 +30,19 @@ pub struct Deps {
     pub queue: Arc<dyn Queue>,
     /// Bodies over 8 KB of runs that are started by hand, to write.
     pub blobs: Arc<dyn Blobs>,
-    /// Seals connections; opens none.
+    /// Seals connections; opens those that an older data key sealed, to seal them anew.
     pub envelope: Envelope,
-    /// Verifies access tokens.
-    pub verifier: TokenVerifier,
+    /// Recognises callers: reads tenants, members, sessions and API keys, and counts requests.
+    pub authenticator: Authenticator,
     /// Tells the time.
     pub clock: Clock,
     /// Makes ids.
     pub ids: Ids,
 }
 
-impl FromRef<Deps> for TokenVerifier {
+impl FromRef<Deps> for Authenticator {
     fn from_ref(deps: &Deps) -> Self {
-        deps.verifier.clone()
+        deps.authenticator.clone()
     }
 }
 

@@ -6,7 +6,7 @@ fn main() -> anyhow::Result<()> {
     tidegate_lambda::start("workflows", async |aws| {
         let store = aws.store()?;
         let deps = Deps {
-            verifier: aws.verifier(&store),
+            authenticator: aws.authenticator(&store)?,
             store,
             scheduler: aws.scheduler()?,
             queue: aws.run_queue()?,

@@ -1,5 +1,7 @@
 //! Workflows: a small head that says which version is current and whether it runs, and immutable versions.
 
+use std::collections::HashSet;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -7,12 +9,12 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_http::permission::{WorkflowsRead, WorkflowsWrite};
 use tidegate_http::{
-    Caller, Created, ETag, IfMatch, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Raw, RequestContext,
-    Time,
+    Caller, Change, Created, ETag, IfMatch, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Raw,
+    RequestContext, Time,
 };
 use tidegate_model::{
-    Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Pointer, Step, TenantId, Trigger,
-    Workflow, WorkflowId,
+    AuditEntry, Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Permission, Pointer, Step,
+    TenantId, Trigger, Workflow, WorkflowId,
 };
 use tidegate_store::{Error, RunFilter};
 use utoipa::ToSchema;
@@ -101,7 +103,8 @@ impl From<Workflow> for WorkflowView {
 
 /// Create a workflow
 ///
-/// Stores version 1 of a workflow. What is wrong with it is told field by field, and then nothing is stored.
+/// Stores version 1 of a workflow. What is wrong with it is told field by field, and then nothing is stored. Steps with a
+/// connection need the permission `connections:use` too.
 #[utoipa::path(
     post, path = "/api/workflows", tag = "workflows",
     request_body = SaveWorkflow,
@@ -120,6 +123,7 @@ pub(crate) async fn create_workflow(
     Json(body): Json<Value>,
 ) -> Result<Response, Problem> {
     let (definition, active) = read(&deps, caller.tenant, None, body).await?;
+    may_use_connections(&caller, &definition, None)?;
     let now = deps.clock.now();
     let workflow = Workflow {
         id: deps.ids.workflow(),
@@ -133,19 +137,22 @@ pub(crate) async fn create_workflow(
         updated_at: now,
     };
     context.record("workflow_id", workflow.id);
-    deps.store.workflows().create(&workflow, &definition).await?;
+    let view = WorkflowView::from(workflow.clone());
+    let entry = caller.audit(&deps.ids, Change::of("workflow.create", workflow.id).to(&view));
+    deps.store.audited(entry).workflows().create(&workflow, &definition).await?;
     if matches!(workflow.trigger, Trigger::Schedule { .. })
         && let Err(error) = schedule::apply(&deps, &workflow).await
     {
-        // Repeating the request would make a second one.
-        if let Err(error) = deps.store.workflows().delete(workflow.tenant, workflow.id).await {
+        // Repeating the request would make a second one. The log can't take back that it was made, so it tells this too.
+        let entry = caller.audit(&deps.ids, Change::of("workflow.delete", workflow.id).from(&view));
+        if let Err(error) = deps.store.audited(entry).workflows().delete(workflow.tenant, workflow.id).await {
             tracing::error!(error = &error as &dyn std::error::Error, "a workflow is left without its schedule");
         }
         return Err(error.into());
     }
     let location = format!("/api/workflows/{}", workflow.id);
     let etag = ETag(workflow.revision);
-    let detail = WorkflowDetail { head: workflow.into(), definition, last_run_at: None };
+    let detail = WorkflowDetail { head: view, definition, last_run_at: None };
     Ok((etag, Created { location, body: detail }).into_response())
 }
 
@@ -184,7 +191,8 @@ pub(crate) async fn get_workflow(
 /// Replace a workflow
 ///
 /// Stores a new version, which is the current one from then on; runs that have begun go on in theirs. `If-Match` names
-/// the revision that it replaces.
+/// the revision that it replaces. Steps with a connection that the version before doesn't use need the permission
+/// `connections:use` too.
 #[utoipa::path(
     put, path = "/api/workflows/{id}", tag = "workflows",
     params(("id" = WorkflowId, Path), ("If-Match" = String, Header, description = "The `ETag` that was read")),
@@ -204,6 +212,10 @@ pub(crate) async fn replace_workflow(
     let before = head(&deps, caller.tenant, id).await?;
     if_match.check(before.revision)?;
     let (definition, active) = read(&deps, caller.tenant, Some(id), body).await?;
+    if !caller.permissions.contains(&Permission::ConnectionsUse) {
+        let stored = deps.store.workflows().definition(caller.tenant, id, before.version).await?;
+        may_use_connections(&caller, &definition, stored.as_ref())?;
+    }
     let after = Workflow {
         name: definition.name.clone(),
         active: active.unwrap_or(before.active),
@@ -211,7 +223,9 @@ pub(crate) async fn replace_workflow(
         trigger: definition.trigger.clone(),
         ..next_revision(&deps, &before)
     };
-    store_head(&deps, &before, &after, Some(&definition)).await?.ok_or_else(Problem::precondition_failed)?;
+    let entry = caller.audit(&deps.ids, changed("workflow.update", &before, &after));
+    let stored = store_head(&deps, &before, &after, Some(&definition), entry).await?;
+    stored.ok_or_else(Problem::precondition_failed)?;
     detail(&deps, after, definition).await
 }
 
@@ -236,7 +250,8 @@ pub(crate) async fn toggle_workflow(
     let before = head(&deps, caller.tenant, id).await?;
     let active = wanted.unwrap_or(!before.active);
     let after = Workflow { active, ..next_revision(&deps, &before) };
-    store_head(&deps, &before, &after, None).await?.ok_or_else(|| {
+    let entry = caller.audit(&deps.ids, changed("workflow.toggle", &before, &after));
+    store_head(&deps, &before, &after, None, entry).await?.ok_or_else(|| {
         Problem::new(ProblemCode::Conflict, "Somebody else changed the workflow at the same moment. Try again.")
     })?;
     Ok((ETag(after.revision), Json(after.into())))
@@ -260,12 +275,40 @@ pub(crate) async fn delete_workflow(
     if scheduled {
         schedule::remove(&deps, caller.tenant, id).await?;
     }
-    deps.store.workflows().delete(caller.tenant, id).await?;
+    let entry = caller.audit(&deps.ids, Change::of("workflow.delete", id).from(&WorkflowView::from(workflow)));
+    let deleted = deps.store.audited(entry).workflows().delete(caller.tenant, id).await?;
     if scheduled {
         // A change at the same moment may have set it again before the head was gone.
         schedule::remove(&deps, caller.tenant, id).await?;
     }
-    Ok(StatusCode::NO_CONTENT)
+    // Somebody else deleted it at the same moment, and the log says who.
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
+}
+
+/// Refuses steps with connections that the stored version doesn't use, to a caller who may not have workflows use any.
+fn may_use_connections(
+    caller: &Caller<WorkflowsWrite>,
+    definition: &Definition,
+    stored: Option<&Definition>,
+) -> Result<(), Problem> {
+    if caller.permissions.contains(&Permission::ConnectionsUse) {
+        return Ok(());
+    }
+    let used: HashSet<_> =
+        stored.into_iter().flat_map(|stored| &stored.steps).filter_map(|step| step.connection).collect();
+    let is_new = |step: &Step| step.connection.is_some_and(|connection| !used.contains(&connection));
+    let refused = definition.steps.iter().enumerate().filter(|(_, step)| is_new(step));
+    let errors: Vec<_> = refused
+        .map(|(index, _)| {
+            let pointer = Pointer::root().push("steps").push(index).push("connection");
+            let detail = format!("your role doesn't hold {}; leave out the connection", Permission::ConnectionsUse);
+            FieldError::new(pointer, detail)
+        })
+        .collect();
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::forbidden(Permission::ConnectionsUse).with_errors(errors))
 }
 
 async fn head(deps: &Deps, tenant: TenantId, id: WorkflowId) -> Result<Workflow, Problem> {
@@ -295,18 +338,25 @@ fn next_revision(deps: &Deps, before: &Workflow) -> Workflow {
     Workflow { revision: before.revision + 1, updated_at: deps.clock.now(), ..before.clone() }
 }
 
+/// A change of the head. What a version's definition was, the version itself keeps.
+fn changed(action: &'static str, before: &Workflow, after: &Workflow) -> Change {
+    let [before, after] = [before, after].map(|workflow| WorkflowView::from(workflow.clone()));
+    Change::of(action, before.id).from(&before).to(&after)
+}
+
 /// Sets the timer and then writes the head, see [`schedule`]. `None`: the head is no longer the one from before.
 async fn store_head(
     deps: &Deps,
     before: &Workflow,
     after: &Workflow,
     definition: Option<&Definition>,
+    entry: AuditEntry,
 ) -> Result<Option<()>, Problem> {
     let scheduled = schedule::concerns(before, after);
     if scheduled {
         schedule::apply(deps, after).await?;
     }
-    match deps.store.workflows().replace(before.revision, after, definition).await {
+    match deps.store.audited(entry).workflows().replace(before.revision, after, definition).await {
         Ok(()) => Ok(Some(())),
         Err(Error::Conflict { .. }) => {
             if scheduled {

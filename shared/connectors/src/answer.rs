@@ -8,9 +8,8 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use serde_json::{Map, Value, json};
 use tidegate_egress::OutboundResponse;
-use tidegate_model::{ErrorCode, JsonError, StepError, parse_json};
+use tidegate_model::{ErrorCode, JsonError, StepError, masked_snippet, parse_json};
 
-use crate::mask::masked_snippet;
 use crate::{Action, AnswerShape, ErrorText};
 
 /// The longest wait that an answer can ask for.

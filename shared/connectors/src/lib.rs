@@ -8,7 +8,6 @@ mod builtin;
 mod catalogue;
 mod failure;
 mod input;
-mod mask;
 mod request;
 mod schema;
 

@@ -65,6 +65,7 @@ impl Setup {
                     name: "c".to_owned(),
                     connector: connector.name.to_owned(),
                     hosts: connector.hosts_of(&secret, hosts).unwrap(),
+                    data_key: 1,
                     sealed: sealed.await.unwrap(),
                     created_at: Clock::system().now(),
                 })

@@ -112,7 +112,7 @@ pub struct Credential<'a> {
     /// `host:port` for that port. Where the URL is the workflow's and not the secret itself, `host` and `host:443` mean
     /// `https` alone.
     pub connection: &'a Connection,
-    /// The wrapped data key of the connection's tenant (`Tenant::data_key`).
+    /// The wrapped data key of the connection's tenant (`DataKey::wrapped`), the one of the number that the connection names.
     pub data_key: &'a str,
 }
 

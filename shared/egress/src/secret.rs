@@ -1,7 +1,7 @@
 //! A connection's secret: where it may go, opening it, and hiding it in what comes back.
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,6 +11,7 @@ use serde_json::Value;
 use tidegate_platform::Envelope;
 use tidegate_platform::key_service::KeyContext;
 use url::Url;
+use url::form_urlencoded::byte_serialize;
 use zeroize::Zeroizing;
 
 use crate::{Credential, EgressError, is_reserved_header};
@@ -21,6 +22,8 @@ const PURPOSE: &str = "connections";
 const MASK: &[u8] = b"***";
 /// Shorter secrets are not looked for in responses: they would be found in any text.
 const MIN_MASKED_BYTES: usize = 8;
+/// The longest numeric entity of HTML, with some zeros in front.
+const MAX_ENTITY_BYTES: usize = 16;
 
 /// Refuses a URL that the connection was not made for. `scheme_is_secret`: the URL comes from the secret, so that its
 /// scheme is its owner's choice; otherwise it is the workflow author's, who must not send the secret in the clear.
@@ -46,7 +49,7 @@ pub(crate) struct Secret<'a> {
     plain: Zeroizing<Vec<u8>>,
 }
 
-/// Strings to hide in a response, longest first.
+/// Strings to hide in a response.
 pub(crate) struct Masks(Vec<Zeroizing<String>>);
 
 #[derive(Deserialize)]
@@ -113,51 +116,174 @@ impl Masks {
         Self(Vec::new())
     }
 
-    /// The secrets, and how they look inside JSON.
+    /// The secrets, and how they look in a form and in base64; escapes are undone where they are looked for.
     fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let spellings = secrets.into_iter().map(Zeroizing::new).flat_map(|secret| {
             let escaped = Zeroizing::new(Value::from(secret.as_str()).to_string());
             let escaped = Zeroizing::new(escaped.trim_matches('"').to_owned());
-            let slashes = Zeroizing::new(escaped.replace('/', "\\/"));
-            [secret, escaped, slashes]
+            // Spaces are pluses there.
+            let form: Zeroizing<String> = Zeroizing::new(byte_serialize(secret.as_bytes()).collect());
+            let (base64, url_safe) = (STANDARD.encode(secret.as_bytes()), URL_SAFE_NO_PAD.encode(secret.as_bytes()));
+            let unpadded = Zeroizing::new(base64.trim_end_matches('=').to_owned());
+            let (base64, url_safe) = (Zeroizing::new(base64), Zeroizing::new(url_safe));
+            [secret, escaped, form, base64, unpadded, url_safe]
         });
         let mut masks: Vec<_> = spellings.filter(|secret| secret.len() >= MIN_MASKED_BYTES).collect();
-        masks.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+        masks.sort_unstable_by(|a, b| a.as_str().cmp(b));
         masks.dedup();
         Self(masks)
     }
 
     pub(crate) fn hide_in_body(&self, body: Bytes) -> Bytes {
-        self.0.iter().fold(body, |body, secret| match masked(&body, secret.as_bytes()) {
-            Some(masked) => masked.into(),
-            None => body,
-        })
+        self.hidden(&body).map_or(body, Bytes::from)
     }
 
     pub(crate) fn hide_in_headers(&self, headers: &mut HeaderMap) {
         for value in headers.values_mut() {
-            for secret in &self.0 {
-                if let Some(masked) = masked(value.as_bytes(), secret.as_bytes()) {
-                    // Bytes that were a header's value, less some, plus asterisks, are one again.
-                    *value = HeaderValue::from_bytes(&masked).unwrap_or(HeaderValue::from_static("***"));
-                }
+            if let Some(hidden) = self.hidden(value.as_bytes()) {
+                // Bytes that were a header's value, less some, plus asterisks, are one again.
+                *value = HeaderValue::from_bytes(&hidden).unwrap_or(HeaderValue::from_static("***"));
             }
         }
     }
+
+    /// The text without the secrets, as they are and behind escapes; `None` where there are none.
+    fn hidden(&self, text: &[u8]) -> Option<Vec<u8>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let unescaped = Unescaped::of(text);
+        let mut found = Vec::new();
+        for secret in &self.0 {
+            let finder = memmem::Finder::new(secret.as_bytes());
+            found.extend(finder.find_iter(text).map(|at| at..at + secret.len()));
+            if let Some(Unescaped { bytes, from }) = &unescaped {
+                found.extend(finder.find_iter(bytes).map(|at| from[at]..from[at + secret.len()]));
+            }
+        }
+        found.sort_unstable_by_key(|place| place.start);
+        let mut hidden = Vec::with_capacity(text.len());
+        let mut copied = 0;
+        for place in &found {
+            if place.start >= copied {
+                hidden.extend_from_slice(&text[copied..place.start]);
+                hidden.extend_from_slice(MASK);
+            }
+            copied = copied.max(place.end);
+        }
+        hidden.extend_from_slice(&text[copied..]);
+        (!found.is_empty()).then_some(hidden)
+    }
 }
 
-/// The text with each occurrence of the secret replaced; `None` where there is none.
-fn masked(text: &[u8], secret: &[u8]) -> Option<Vec<u8>> {
-    let finder = memmem::Finder::new(secret);
-    let mut found = finder.find_iter(text).peekable();
-    found.peek()?;
-    let mut masked = Vec::with_capacity(text.len());
-    let mut copied = 0;
-    for at in found {
-        masked.extend_from_slice(&text[copied..at]);
-        masked.extend_from_slice(MASK);
-        copied = at + secret.len();
+/// A text with the escapes of JSON, URLs and HTML undone, also where one stands inside another's text.
+struct Unescaped {
+    bytes: Vec<u8>,
+    /// Where in the text each byte comes from, and at the end the text's length.
+    from: Vec<usize>,
+}
+
+impl Unescaped {
+    /// `None` where there are no escapes.
+    fn of(text: &[u8]) -> Option<Self> {
+        let first = text.iter().position(|byte| b"\\%&".contains(byte))?;
+        let mut unescaped = Self { bytes: text[..first].to_vec(), from: (0..first).collect() };
+        let mut at = first;
+        while at < text.len() {
+            let (character, length) = escape(&text[at..]).unwrap_or((Ok(text[at]), 1));
+            match character {
+                Ok(byte) => unescaped.bytes.push(byte),
+                Err(character) => unescaped.bytes.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+            unescaped.from.resize(unescaped.bytes.len(), at);
+            at += length;
+        }
+        unescaped.from.push(text.len());
+        Some(unescaped)
     }
-    masked.extend_from_slice(&text[copied..]);
-    Some(masked)
+}
+
+/// The byte, or else the character, that the escape at the beginning of a text stands for, and how long the escape is.
+fn escape(text: &[u8]) -> Option<(Result<u8, char>, usize)> {
+    let number = |digits: &[u8], radix| u32::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok();
+    match text[0] {
+        b'%' => Some((Ok(u8::try_from(number(text.get(1..3)?, 16)?).ok()?), 3)),
+        b'\\' => {
+            // JSON inside a text of JSON has more of them.
+            let slashes = text.iter().take_while(|byte| **byte == b'\\').count();
+            match *text.get(slashes)? {
+                b'u' => {
+                    let unit = number(text.get(slashes + 1..slashes + 5)?, 16)?;
+                    Some((Err(char::from_u32(unit)?), slashes + 5))
+                }
+                quoted @ (b'/' | b'"' | b'\'') => Some((Ok(quoted), slashes + 1)),
+                _ => None,
+            }
+        }
+        b'&' => {
+            let end = text.iter().take(MAX_ENTITY_BYTES).position(|byte| *byte == b';')?;
+            let character = match &text[1..end] {
+                b"amp" => '&',
+                b"lt" => '<',
+                b"gt" => '>',
+                b"quot" => '"',
+                b"apos" => '\'',
+                [b'#', b'x' | b'X', digits @ ..] => char::from_u32(number(digits, 16)?)?,
+                [b'#', digits @ ..] => char::from_u32(number(digits, 10)?)?,
+                _ => return None,
+            };
+            Some((Err(character), end + 1))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "tok/Ab+Cd&Ef=01'23\"<é>";
+
+    #[test]
+    fn a_secret_is_hidden_however_it_is_escaped() {
+        let masks = Masks::new([SECRET.to_owned()]);
+        let upper: String = SECRET.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let json: String = SECRET.chars().map(|char| format!("\\u{:04x}", char as u32)).collect();
+        for spelling in [
+            SECRET.to_owned(),
+            upper.to_lowercase(),
+            upper,
+            json.to_uppercase().replace("\\U", "\\u"),
+            json.replace('\\', "\\\\"),
+            json.replace('\\', "\\\\\\\\"),
+            json,
+            SECRET.chars().map(|char| format!("&#{};", char as u32)).collect(),
+            SECRET.chars().map(|char| format!("&#x{:X};", char as u32)).collect(),
+            "tok/Ab+Cd&amp;Ef=01&#39;23&quot;&lt;é&gt;".to_owned(),
+            "tok\\/Ab\\u002BCd\\u0026Ef=01\\u002723\\\"<é>".to_owned(),
+            "tok%2fAb%2bCd&Ef%3d01'23\"<%c3%a9>".to_owned(),
+            STANDARD.encode(SECRET).replace('=', "%3d").replace('+', "\\u002b"),
+        ] {
+            let body =
+                Bytes::from(format!("{{\"100%\": \"\\n{spelling}\", \"R&D\": \"C:\\\\temp &x; %zz &#xffffffff;\"}}"));
+            let hidden = masks.hide_in_body(body);
+            let expected = "{\"100%\": \"\\n***\", \"R&D\": \"C:\\\\temp &x; %zz &#xffffffff;\"}";
+            assert_eq!(std::str::from_utf8(&hidden), Ok(expected), "{spelling}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_secret_stays_as_it_is() {
+        let masks = Masks::new([SECRET.to_owned()]);
+        for text in ["", "\\", "%", "&", "%4", "\\u00", "&#", "tok%2fAb", "\\ud83d\\ude00 100% &amp;"] {
+            let body = Bytes::from_static(text.as_bytes());
+            assert_eq!(masks.hide_in_body(body.clone()), body);
+        }
+    }
+
+    #[test]
+    fn spellings_that_overlap_are_one_secret() {
+        let masks = Masks::new(["abcdefghij".to_owned(), "fghijklmno".to_owned()]);
+        assert_eq!(masks.hide_in_body("x abcdefghijklmno y abcdefghij".into()), "x *** y ***");
+    }
 }

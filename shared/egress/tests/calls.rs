@@ -790,6 +790,17 @@ async fn an_answer_that_echoes_the_secret_is_masked() {
     let response = egress.send(request, sealed.credential()).await.unwrap();
     assert_eq!(text(&response), "you sent Basic *** to /*** (\\/***) twice: Basic ***");
 
+    // In a URL, in a form, in base64.
+    for spelt in
+        ["/hunter%2B2%20hunter2", "/hunter%2B2+hunter2", "/aHVudGVyKzIgaHVudGVyMg==", "/aHVudGVyKzIgaHVudGVyMg"]
+    {
+        let sealed = vault.connection(&[&server.host()], r#"{"type":"bearer","token":"hunter+2 hunter2"}"#).await;
+        let request = OutboundRequest { auth: Auth::Http, ..get(&server.url(spelt)) };
+        let response = egress.send(request, sealed.credential()).await.unwrap();
+        let shown = text(&response);
+        assert!(shown.contains("to /*** (") && !shown.contains("unter"), "{spelt}: {shown}");
+    }
+
     let secret = serde_json::json!({ "webhook_url": server.url("/services/T0/hunter2") }).to_string();
     let sealed = vault.connection(&[&server.host()], &secret).await;
     let request = OutboundRequest { auth: slack(), ..post("", "") };

@@ -7,8 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_model::{
-    Builtin, ConnectionId, Entry, ErrorCode, Event, OnInterrupted, Payload, Pointer, RunId, RunStatus, Signal, Step,
-    StepError, TenantId, TriggerKind, WorkflowId,
+    Builtin, ConnectionId, Entry, ErrorCode, Event, Payload, Pointer, RunId, RunStatus, Signal, Step, StepError,
+    TenantId, TriggerKind, WorkflowId,
 };
 
 use crate::progress::{Progress, Slot, SlotState, Slots, StepState};
@@ -500,12 +500,6 @@ impl Run {
         let attempt = self.progress.slot(slot)?.attempt;
         let event = builtins::heard(signal, output);
         Some(Entry { step: step.to_owned(), item, attempt, at: now, event })
-    }
-
-    /// Whether a call in doubt that can't be repeated safely is repeated all the same.
-    pub fn repeats_in_doubt(&self, step: &str) -> bool {
-        let step = self.plan.position(step).map(|index| self.plan.step(index));
-        step.is_some_and(|step| step.on_interrupted == OnInterrupted::Retry)
     }
 }
 

@@ -217,7 +217,9 @@ fn empty_document() -> OpenApi {
     let bearer = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .bearer_format("JWT")
-        .description(Some("The `access_token` that `POST /api/auth/login` answers."))
+        .description(Some(
+            "The `access_token` of `POST /api/auth/login`, `refresh` or `token`, good for 15 minutes; or an API key (`tgk_…`).",
+        ))
         .build();
     let problem = ResponseBuilder::new()
         .description("A problem document (RFC 9457).")

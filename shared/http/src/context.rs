@@ -1,8 +1,9 @@
 //! What surrounds every request: an id, a trace, one line in the log, and an answer whatever happens.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use axum::body::Body;
@@ -10,17 +11,24 @@ use axum::extract::{FromRequestParts, MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt as _;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, REFERRER_POLICY, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue};
-use tidegate_model::{TenantId, UserId};
+use tidegate_model::{PrincipalId, TenantId};
 use tidegate_platform::Ids;
 use tidegate_telemetry::TraceContext;
 use tracing::{Instrument as _, Span};
 
-use crate::{Problem, ProblemCode};
+use crate::{Problem, ProblemCode, RateStatus};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The headers of <https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-06.html>.
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const RATE_REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+const RATE_RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+const MAX_USER_AGENT_CHARS: usize = 200;
 const TRACEPARENT: &str = "traceparent";
 /// Where Lambda puts its own trace, unless the caller sent a `traceparent`.
 const XRAY: &str = "x-amzn-trace-id";
@@ -34,11 +42,27 @@ pub struct RequestContext {
     pub request_id: Arc<str>,
     /// This request's own span, in the caller's trace where it sent one.
     pub trace: TraceContext,
+    /// From where it came, as far as that is known.
+    pub address: Option<IpAddr>,
+    /// The API's own address (`https://…`), where whatever took the request vouches for it.
+    pub origin: Option<Arc<str>>,
+    /// The caller's `User-Agent`, cut to 200 characters.
+    pub user_agent: Option<Arc<str>>,
     span: Span,
+    rate: Arc<OnceLock<RateStatus>>,
+}
+
+/// What whatever took the connection knows of a request: an extension of the request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// The address that it came from.
+    pub address: Option<IpAddr>,
+    /// The API's own address (`https://…`), not as the request says, but as it is known.
+    pub origin: Option<Arc<str>>,
 }
 
 impl RequestContext {
-    fn new(headers: &HeaderMap, ids: &Ids) -> Self {
+    fn new(headers: &HeaderMap, connected: Connected, ids: &Ids) -> Self {
         let entropy = ids.entropy().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let request_id: Arc<str> = format!("req_{entropy}").into();
         let trace = trace_of(headers).map_or_else(TraceContext::new_root, |caller| caller.child());
@@ -50,7 +74,15 @@ impl RequestContext {
             workflow_id = tracing::field::Empty,
             run_id = tracing::field::Empty,
         );
-        Self { request_id, trace, span }
+        let user_agent = headers.get(USER_AGENT).and_then(|value| value.to_str().ok());
+        let user_agent = user_agent.map(|text| text.chars().take(MAX_USER_AGENT_CHARS).collect::<String>().into());
+        let Connected { address, origin } = connected;
+        Self { request_id, trace, address, origin, user_agent, span, rate: Arc::default() }
+    }
+
+    /// The context of what an operator asks for at the console: no request brought it.
+    pub fn of_command(ids: &Ids) -> Self {
+        Self::new(&HeaderMap::new(), Connected::default(), ids)
     }
 
     /// The W3C `traceparent` for what the request causes.
@@ -64,9 +96,19 @@ impl RequestContext {
     }
 
     /// Puts who acts on this request's log lines; [`Caller`](crate::Caller) does so by itself.
-    pub fn name_caller(&self, tenant: TenantId, user: UserId) {
-        self.record("tenant_id", tenant);
-        self.record("user_id", user);
+    pub fn name_caller(&self, tenant: Option<TenantId>, principal: PrincipalId) {
+        if let Some(tenant) = tenant {
+            self.record("tenant_id", tenant);
+        }
+        self.record("user_id", principal);
+    }
+
+    /// Puts what is left of the caller's rate limit on the answer.
+    pub fn tell_rate(&self, status: Option<RateStatus>) {
+        if let Some(status) = status {
+            // Of two that apply the first one told stands.
+            let _first = self.rate.set(status);
+        }
     }
 }
 
@@ -85,17 +127,16 @@ impl<S: Send + Sync> FromRequestParts<S> for RequestContext {
 
     /// The context of the request; outside a served router, one of its own.
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .unwrap_or_else(|| Self::new(&parts.headers, &Ids::new(tidegate_platform::Clock::system()))))
+        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| {
+            Self::new(&parts.headers, Connected::default(), &Ids::new(tidegate_platform::Clock::system()))
+        }))
     }
 }
 
 pub(crate) async fn surround(State(ids): State<Ids>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
-    let context = RequestContext::new(request.headers(), &ids);
+    let connected = request.extensions().get::<Connected>().cloned().unwrap_or_default();
+    let context = RequestContext::new(request.headers(), connected, &ids);
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
     request.extensions_mut().insert(context.clone());
@@ -111,11 +152,19 @@ pub(crate) async fn surround(State(ids): State<Ids>, mut request: Request, next:
     });
 
     let problem = response.extensions_mut().remove::<Problem>();
+    let rate = problem.as_ref().and_then(Problem::rate_status).or_else(|| context.rate.get().copied());
     if let Some(problem) = &problem {
         response.headers_mut().remove(CONTENT_LENGTH);
         *response.body_mut() = Body::from(problem.body(Some(&context.request_id)));
     }
     dress(response.headers_mut(), &context);
+    if let Some(RateStatus { limit, remaining, reset }) = rate {
+        let seconds = reset.as_secs() + u64::from(reset.subsec_nanos() > 0);
+        let headers = response.headers_mut();
+        headers.insert(RATE_LIMIT, limit.into());
+        headers.insert(RATE_REMAINING, remaining.into());
+        headers.insert(RATE_RESET, seconds.into());
+    }
 
     let duration_ms = f64::from(u32::try_from(started.elapsed().as_micros() / 10).unwrap_or(u32::MAX)) / 100.0;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);

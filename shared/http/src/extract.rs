@@ -73,13 +73,22 @@ fn field_error(path: &serde_path_to_error::Path, detail: &str) -> FieldError {
     for segment in path {
         match segment {
             Segment::Seq { index } => pointer = pointer.push(index),
-            Segment::Map { key } => pointer = pointer.push(key),
+            Segment::Map { key } => pointer = pointer.push(shortened(key)),
             Segment::Enum { .. } | Segment::Unknown => {}
         }
     }
     match detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`')) {
         Some(field) => FieldError::new(pointer.push(field), "is required"),
-        None => FieldError::new(pointer, detail),
+        None => FieldError::new(pointer, shortened(detail)),
+    }
+}
+
+/// What was sent comes back in parts only: an answer isn't larger than its request.
+fn shortened(text: &str) -> String {
+    const MAX_CHARS: usize = 500;
+    match text.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -283,7 +292,7 @@ pub struct ListOf<T> {
     pub next_cursor: Option<String>,
 }
 
-/// A time in an answer: RFC 3339, UTC, always with milliseconds.
+/// A time: in an answer RFC 3339, UTC, always with milliseconds; in a request with any offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Time(pub Timestamp);
 
@@ -293,9 +302,25 @@ impl From<Timestamp> for Time {
     }
 }
 
+impl From<Time> for Timestamp {
+    fn from(time: Time) -> Self {
+        time.0
+    }
+}
+
 impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{:.3}", self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map(Self).map_err(|_| {
+            let detail = "expected a time such as 2026-11-20T10:00:00Z (RFC 3339; in a URL write + as %2B)";
+            serde::de::Error::custom(detail)
+        })
     }
 }
 

@@ -28,5 +28,7 @@ macro_rules! markers {
 }
 
 markers! {
-    AccountRead WorkflowsRead WorkflowsWrite ConnectionsRead ConnectionsWrite WorkflowsRun RunsRead RunsWrite
+    AccountRead AccountWrite TenantRead TenantWrite TenantOwn MembersWrite RolesWrite ServiceAccountsRead
+    ServiceAccountsWrite AuditRead WorkflowsRead WorkflowsWrite WorkflowsRun ConnectionsRead ConnectionsWrite
+    ConnectionsUse RunsRead RunsWrite PlatformRead PlatformWrite
 }

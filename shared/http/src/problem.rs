@@ -14,6 +14,8 @@ use tidegate_platform::PortError;
 use tidegate_platform::envelope::EnvelopeError;
 use utoipa::ToSchema;
 
+use crate::RateStatus;
+
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $status:ident, $text:literal, $title:literal;)*) => {
         /// What kind of problem it is: a closed set, each explained on a page of its own (`/docs/errors/{code}`).
@@ -53,6 +55,20 @@ codes! {
     Unauthenticated = UNAUTHORIZED, "unauthenticated", "Sign in first";
     /// No account has this email address and password.
     InvalidCredentials = UNAUTHORIZED, "invalid_credentials", "Wrong email address or password";
+    /// The password is right, the code of the second factor isn't.
+    SecondFactorInvalid = UNAUTHORIZED, "second_factor_invalid", "Wrong code";
+    /// The account has a second factor, or the organization requires one.
+    SecondFactorRequired = FORBIDDEN, "second_factor_required", "A second factor is required";
+    /// The organization requires signing in by its identity provider.
+    SsoRequired = FORBIDDEN, "sso_required", "Single sign-on is required";
+    /// The organization was suspended by the installation's administrators.
+    TenantSuspended = FORBIDDEN, "tenant_suspended", "The organization is suspended";
+    /// The caller is a member of no organization.
+    NoTenant = FORBIDDEN, "no_tenant", "No organization";
+    /// The link was used, was revoked, has ended, or never was one.
+    LinkInvalid = GONE, "link_invalid", "The link is no longer good";
+    /// More requests than the limit allows.
+    RateLimited = TOO_MANY_REQUESTS, "rate_limited", "Too many requests";
     /// The caller's role doesn't hold the permission.
     Forbidden = FORBIDDEN, "forbidden", "Permission denied";
     /// Nobody can register here without being invited.
@@ -65,6 +81,16 @@ codes! {
     EmailTaken = CONFLICT, "email_taken", "The email address is taken";
     /// Somebody else changed it at the same moment.
     Conflict = CONFLICT, "conflict", "Changed at the same time";
+    /// An organization has one owner, who stays until it is handed over.
+    OwnerRequired = CONFLICT, "owner_required", "The organization needs its owner";
+    /// Members or invitations have the role.
+    RoleInUse = CONFLICT, "role_in_use", "The role is in use";
+    /// There are as many of the kind as there can be.
+    LimitReached = CONFLICT, "limit_reached", "There can't be more of these";
+    /// Somebody has to administer the installation.
+    AdministratorRequired = CONFLICT, "administrator_required", "An administrator has to stay";
+    /// The account has a second factor already.
+    SecondFactorOn = CONFLICT, "second_factor_on", "The second factor is on";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
     /// It has changed since the version that `If-Match` names.
@@ -112,6 +138,7 @@ struct Content {
     errors: Vec<FieldError>,
     challenge: Option<&'static str>,
     retry_after: Option<Duration>,
+    rate: Option<RateStatus>,
 }
 
 /// A problem document as it is sent.
@@ -142,7 +169,14 @@ pub(crate) struct Document<'a> {
 impl Problem {
     /// A problem with a text for the caller: a full sentence.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        Self(Box::new(Content { code, detail: detail.into(), errors: Vec::new(), challenge: None, retry_after: None }))
+        Self(Box::new(Content {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            challenge: None,
+            retry_after: None,
+            rate: None,
+        }))
     }
 
     /// No such thing; also for another tenant's.
@@ -161,7 +195,27 @@ impl Problem {
 
     /// The caller's role lacks a permission.
     pub fn forbidden(permission: Permission) -> Self {
-        let detail = format!("Your role doesn't hold the permission {}.", permission.as_str());
+        Self::insufficient(format!("Your role doesn't hold the permission {}.", permission.as_str()))
+    }
+
+    /// The API key, or the token made with it, isn't for what its holder may do otherwise.
+    pub(crate) fn out_of_scope(permission: Permission) -> Self {
+        let detail =
+            format!("The scopes of the API key or token lack {}. Make a key that has it.", permission.as_str());
+        Self::insufficient(detail)
+    }
+
+    /// A machine asks for what only people may do.
+    pub(crate) fn not_a_person() -> Self {
+        Self::insufficient("Only people who are signed in may do this; an API key can't.")
+    }
+
+    /// It is about the installation.
+    pub(crate) fn not_an_administrator() -> Self {
+        Self::insufficient("Only administrators of the installation may do this.")
+    }
+
+    fn insufficient(detail: impl Into<String>) -> Self {
         let mut problem = Self::new(ProblemCode::Forbidden, detail);
         problem.0.challenge = Some("Bearer error=\"insufficient_scope\"");
         problem
@@ -209,9 +263,31 @@ impl Problem {
         self
     }
 
+    /// The same, telling what is left of a rate limit.
+    #[must_use]
+    pub(crate) fn rate(mut self, status: RateStatus) -> Self {
+        self.0.rate = Some(status);
+        self
+    }
+
+    pub(crate) fn rate_status(&self) -> Option<RateStatus> {
+        self.0.rate
+    }
+
+    /// 403: the organization was suspended.
+    pub fn tenant_suspended() -> Self {
+        let detail = "This organization is suspended. Ask whoever runs this installation.";
+        Self::new(ProblemCode::TenantSuspended, detail)
+    }
+
     /// What kind it is.
     pub fn code(&self) -> ProblemCode {
         self.0.code
+    }
+
+    /// The fields that are wrong.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.0.errors
     }
 
     pub(crate) fn body(&self, request_id: Option<&str>) -> Vec<u8> {

@@ -1,14 +1,16 @@
 //! Access tokens: what they claim (RFC 9068), and how they are verified. The auth function signs them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::str::FromStr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use serde::{Deserialize, Serialize};
-use tidegate_model::{Role, TenantId, UserId};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use tidegate_model::{AuthMethod, Permission, PrincipalId, RoleName, SessionId, TenantId, UnknownPermission};
 use tidegate_platform::Clock;
 use tidegate_store::{PublicKey, Store};
 
@@ -20,6 +22,8 @@ pub const ALGORITHM: Algorithm = Algorithm::ES256;
 pub const TOKEN_TYPE: &str = "at+jwt";
 /// The `iss` of an installation's access tokens. Another installation's don't pass, for they are signed with its own keys.
 pub const ISSUER: &str = "tidegate";
+/// The `client_id` of tokens for people.
+pub const FIRST_PARTY: &str = "tidegate";
 /// The `aud` of every access token.
 pub const AUDIENCE: &str = "tidegate-api";
 
@@ -41,18 +45,62 @@ pub struct Claims {
     pub iss: String,
     /// Always [`AUDIENCE`].
     pub aud: String,
-    /// The caller.
-    pub sub: UserId,
-    /// The tenant that the caller works in.
-    pub tenant: TenantId,
-    /// The caller's role there.
-    pub role: Role,
+    /// The caller: a person or a service account.
+    pub sub: PrincipalId,
+    /// For whom the token was made: the API key of a service account's client credentials, [`FIRST_PARTY`] for people.
+    pub client_id: String,
+    /// The sign-in that a person's token belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<SessionId>,
+    /// How a person proved who it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub amr: Vec<AuthMethod>,
+    /// The tenant that the caller works in; none for a person who is of no tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<TenantId>,
+    /// The caller's roles there when the token was signed. For clients to read: what counts is the role at the request.
+    #[serde(default)]
+    pub roles: Vec<RoleName>,
+    /// What may be done with it, where that is less than the caller may do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope: Option<Scope>,
     /// When it was signed: Unix seconds.
     pub iat: i64,
     /// When it ends: Unix seconds.
     pub exp: i64,
     /// The token's own id.
     pub jti: String,
+}
+
+/// Permissions as OAuth 2.0 writes them: one or more names with single spaces between them (RFC 6749, section 3.3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope(pub BTreeSet<Permission>);
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|permission| permission.as_str()).collect();
+        f.write_str(&names.join(" "))
+    }
+}
+
+impl FromStr for Scope {
+    type Err = UnknownPermission;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPermission> {
+        text.split(' ').map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl Serialize for Scope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Scope {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        std::borrow::Cow::<'de, str>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
 }
 
 /// Verifies access tokens with the public keys in the store. Clones share the keys.

@@ -165,6 +165,16 @@ async fn a_body_of_the_wrong_shape_names_the_field() {
 }
 
 #[tokio::test]
+async fn what_was_sent_comes_back_in_parts_only() {
+    for long in ["x".repeat(50_000), "\u{300}".repeat(20_000)] {
+        let answer = post_json(&format!("{{\"{long}\": 1}}")).await;
+        assert_eq!(answer.status, 422);
+        let length = answer.body.to_string().len();
+        assert!(length < 10_000, "{length}");
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_is_no_json_tells_where() {
     for (body, place) in
         [("{\n  \"name\": }", "line 2 column 11"), ("", "line 1 column 0"), ("{} {}", "line 1 column 2")]

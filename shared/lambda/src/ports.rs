@@ -5,16 +5,19 @@ use std::sync::Arc;
 use aws_types::SdkConfig;
 use ipnet::IpNet;
 use tidegate_egress::{Egress, EgressSettings};
-use tidegate_http::TokenVerifier;
+use tidegate_http::{Authenticator, RateLimiter, TokenVerifier};
+use tidegate_model::Limits;
 use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
 use tidegate_platform::key_service::kms::Kms;
+use tidegate_platform::mail::NoMailer;
+use tidegate_platform::mail::ses::SesMailer;
 use tidegate_platform::queue::SqsQueue;
 use tidegate_platform::scheduler::{EventBridgeScheduler, EventBridgeSettings};
-use tidegate_platform::{Clock, Envelope, Ids};
+use tidegate_platform::{Clock, Envelope, Ids, Mailer};
 use tidegate_store::{Store, Tables};
 
 use crate::sdk;
-use crate::settings::{SettingError, optional, parsed, required};
+use crate::settings::{SettingError, optional, optional_parsed, parsed, required};
 
 /// AWS, as the environment says. Each method makes the port anew over the shared configuration; a function calls those
 /// that its policy allows.
@@ -44,9 +47,35 @@ impl Aws {
         Ok(Store::new(&self.config, Tables { config: required("TIDEGATE_CONFIG_TABLE")?, history }))
     }
 
-    /// Verifies access tokens.
-    pub fn verifier(&self, store: &Store) -> TokenVerifier {
-        TokenVerifier::new(store.clone(), tidegate_http::ISSUER, self.clock.clone())
+    /// Recognises callers, and holds them to their limits.
+    ///
+    /// # Errors
+    /// `TIDEGATE_RATE_LIMITS` can't be read.
+    pub fn authenticator(&self, store: &Store) -> Result<Authenticator, SettingError> {
+        let verifier = TokenVerifier::new(store.clone(), tidegate_http::ISSUER, self.clock.clone());
+        Ok(Authenticator::new(verifier, store.clone(), self.clock.clone(), self.rate_limiter(store)?))
+    }
+
+    /// Rate limits; for tenants without their own those of `TIDEGATE_RATE_LIMITS`.
+    ///
+    /// # Errors
+    /// That can't be read.
+    pub fn rate_limiter(&self, store: &Store) -> Result<RateLimiter, SettingError> {
+        let defaults: Limits = optional_parsed("TIDEGATE_RATE_LIMITS")?.unwrap_or_default();
+        Ok(RateLimiter::new(store.clone(), self.clock.clone(), defaults))
+    }
+
+    /// Sends mail by SES from the address in `TIDEGATE_MAIL_FROM`; none where that isn't set.
+    pub fn mailer(&self) -> Arc<dyn Mailer> {
+        match optional("TIDEGATE_MAIL_FROM") {
+            Some(from) => Arc::new(SesMailer::new(&self.config, from)),
+            None => Arc::new(NoMailer),
+        }
+    }
+
+    /// Where people reach the installation, where that isn't the API's own address: `TIDEGATE_PUBLIC_URL`.
+    pub fn public_url(&self) -> Option<String> {
+        optional("TIDEGATE_PUBLIC_URL")
     }
 
     /// Envelope encryption under the installation's KMS key.

@@ -4,15 +4,19 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::anyhow;
+use axum::Router;
+use axum::extract::Request;
 use lambda_http::request::LambdaRequest;
-use lambda_http::{Adapter, LambdaEvent, service_fn};
+use lambda_http::request::RequestContext::ApiGatewayV2;
+use lambda_http::{Adapter, LambdaEvent, RequestExt as _, service_fn};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use tidegate_http::Api;
+use tidegate_http::{Api, Connected};
 use tidegate_platform::Clock;
 use tidegate_platform::queue::{Receipt, ReceivedMessage};
 use tidegate_platform::scheduler::SCHEDULED_TIME;
+use tower::util::MapRequestLayer;
 use tower::{Service as _, ServiceExt as _};
 
 use crate::Aws;
@@ -26,7 +30,21 @@ const ANSWER_MARGIN: Duration = Duration::from_millis(500);
 /// # Errors
 /// The runtime API is away.
 pub async fn serve_api(aws: &Aws, api: Api) -> anyhow::Result<()> {
-    Box::pin(lambda_http::run(api.into_router(aws.ids.clone()))).await.map_err(|error| anyhow!(error))
+    Box::pin(lambda_http::run(router(aws, api))).await.map_err(|error| anyhow!(error))
+}
+
+/// The operations, which are told what API Gateway knows of a request
+/// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>).
+fn router(aws: &Aws, api: Api) -> Router {
+    let tell = |mut request: Request| {
+        if let Some(ApiGatewayV2(context)) = request.request_context_ref() {
+            let address = context.http.source_ip.as_deref().and_then(|address| address.parse().ok());
+            let origin = context.domain_name.as_deref().map(|name| format!("https://{name}").into());
+            request.extensions_mut().insert(Connected { address, origin });
+        }
+        request
+    };
+    api.into_router(aws.ids.clone()).layer(MapRequestLayer::new(tell))
 }
 
 /// Serves operations, and direct invocations of the function with a `Command` as their payload: for those whom IAM lets
@@ -39,7 +57,7 @@ pub async fn serve_api_and<C: DeserializeOwned, R: Serialize>(
     api: Api,
     command: impl AsyncFn(C) -> Result<R, String>,
 ) -> anyhow::Result<()> {
-    let router = api.into_router(aws.ids.clone());
+    let router = router(aws, api);
     let handle = async |event: LambdaEvent<Box<RawValue>>| -> Result<serde_json::Value, lambda_http::Error> {
         let LambdaEvent { payload, context } = event;
         let no_command = match serde_json::from_str::<C>(payload.get()) {

@@ -33,6 +33,12 @@ pub(crate) fn required(name: &'static str) -> Result<String, SettingError> {
 
 /// A setting of another type than text, which must be there.
 pub(crate) fn parsed<T: FromStr<Err: ToString>>(name: &'static str) -> Result<T, SettingError> {
-    let value = required(name)?;
-    value.parse().map_err(|error: T::Err| SettingError::Invalid { name, reason: error.to_string(), value })
+    optional_parsed(name)?.ok_or(SettingError::Missing(name))
+}
+
+/// A setting of another type than text, if it is there and not empty.
+pub(crate) fn optional_parsed<T: FromStr<Err: ToString>>(name: &'static str) -> Result<Option<T>, SettingError> {
+    let Some(value) = optional(name) else { return Ok(None) };
+    let parsed = value.parse();
+    parsed.map(Some).map_err(|error: T::Err| SettingError::Invalid { name, reason: error.to_string(), value })
 }

@@ -18,7 +18,9 @@ pub struct Connection {
     pub connector: String,
     /// The hosts its secret may be sent to, fixed when it was made; `host` or `host:port`, lower case.
     pub hosts: Vec<String>,
-    /// The credential's JSON under AES-256-GCM with the tenant's data key and this id as associated data (base64).
+    /// The number of the tenant's data key that seals it.
+    pub data_key: u32,
+    /// The credential's JSON under AES-256-GCM with that data key and this id as associated data (base64).
     pub sealed: String,
     /// When it was made.
     pub created_at: Timestamp,

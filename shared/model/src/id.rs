@@ -120,6 +120,16 @@ ids! {
     RunId = "run_";
     /// A stored credential.
     ConnectionId = "conn_";
+    /// A machine's account in a tenant.
+    ServiceAccountId = "svc_";
+    /// An API key, which is also an OAuth 2.0 client: not the secret, only its name.
+    ApiKeyId = "key_";
+    /// One sign-in of a person, from login to logout, over all refreshes.
+    SessionId = "ses_";
+    /// An invitation into a tenant.
+    InvitationId = "inv_";
+    /// An entry of the audit log.
+    AuditId = "aud_";
 }
 
 impl WorkflowId {

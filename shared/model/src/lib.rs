@@ -2,6 +2,7 @@
 //! No I/O, no clock, no randomness: times and entropy come in as arguments.
 
 mod approval_token;
+mod audit;
 mod builtin;
 mod connection;
 mod dead_letter;
@@ -10,6 +11,7 @@ mod id;
 mod identity;
 mod journal;
 mod json;
+mod mask;
 mod message;
 mod payload;
 mod permission;
@@ -18,6 +20,7 @@ mod run;
 mod signal;
 
 pub use approval_token::{ApprovalToken, ApprovalTokenError};
+pub use audit::{Actor, AuditEntry};
 pub use builtin::{Builtin, MAX_WAIT, parse_wait};
 pub use connection::Connection;
 pub use dead_letter::{DeadLetter, Redriven};
@@ -25,13 +28,20 @@ pub use definition::{
     Definition, Edge, Every, FailureHandler, Foreach, Graph, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted,
     OnItemFailure, Parameter, ParameterType, RetryOn, RetryPolicy, Step, Trigger, When, Workflow,
 };
-pub use id::{ConnectionId, IdError, RUN_SHARDS, RunId, TenantId, UserId, WorkflowId};
-pub use identity::{Tenant, User};
+pub use id::{
+    ApiKeyId, AuditId, ConnectionId, IdError, InvitationId, RUN_SHARDS, RunId, ServiceAccountId, SessionId, TenantId,
+    UserId, WorkflowId,
+};
+pub use identity::{
+    ApiKey, AuthMethod, Credentials, CustomRole, DataKey, InvalidLimits, Invitation, Limits, Link, Member, Policies,
+    PrincipalId, SecondFactor, Session, Tenant, TenantStatus, User,
+};
 pub use journal::{Entry, ErrorCode, Event, StepError};
 pub use json::{JsonError, MAX_JSON_DEPTH, MAX_JSON_VALUES, check_json, check_json_value, parse_json};
+pub use mask::{mask_named, masked_snippet};
 pub use message::{Message, ParentStep, ScheduleMessage, StartMessage, TriggerInput, TriggerKind, WakeMessage};
 pub use payload::{BlobRef, INLINE_LIMIT_BYTES, Payload};
-pub use permission::{Permission, Role};
+pub use permission::{InvalidRoleName, Permission, Role, RoleName, UnknownPermission};
 pub use pointer::{FieldError, Pointer};
 pub use run::{Attempt, ItemRecord, RunDetail, RunRow, RunStatus, StepRecord};
 pub use signal::{Approval, Decided, Signal};

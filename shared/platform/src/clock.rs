@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use jiff::Timestamp;
-use tidegate_model::{ConnectionId, RunId, TenantId, UserId, WorkflowId};
+use tidegate_model::{
+    ApiKeyId, AuditId, ConnectionId, InvitationId, RunId, ServiceAccountId, SessionId, TenantId, UserId, WorkflowId,
+};
 
 /// Tells the time: the system's, or one that a test sets and moves.
 #[derive(Debug, Clone, Default)]
@@ -77,28 +79,33 @@ impl Ids {
         bytes
     }
 
-    /// A new tenant's id.
-    pub fn tenant(&self) -> TenantId {
-        TenantId::new(self.clock.now(), self.entropy())
-    }
-
-    /// A new user's id.
-    pub fn user(&self) -> UserId {
-        UserId::new(self.clock.now(), self.entropy())
-    }
-
-    /// A new workflow's id.
-    pub fn workflow(&self) -> WorkflowId {
-        WorkflowId::new(self.clock.now(), self.entropy())
-    }
-
-    /// A new connection's id.
-    pub fn connection(&self) -> ConnectionId {
-        ConnectionId::new(self.clock.now(), self.entropy())
-    }
-
     /// A new run's id, tagged for its tenant.
     pub fn run(&self, tenant: TenantId) -> RunId {
         RunId::for_tenant(tenant, self.clock.now(), self.entropy())
     }
+}
+
+macro_rules! new_ids {
+    ($($name:ident: $id:ident, $what:literal;)*) => {
+        impl Ids {
+            $(
+                #[doc = concat!("The id of a new ", $what, ".")]
+                pub fn $name(&self) -> $id {
+                    $id::new(self.clock.now(), self.entropy())
+                }
+            )*
+        }
+    };
+}
+
+new_ids! {
+    tenant: TenantId, "tenant";
+    user: UserId, "user";
+    workflow: WorkflowId, "workflow";
+    connection: ConnectionId, "connection";
+    service_account: ServiceAccountId, "service account";
+    api_key: ApiKeyId, "API key";
+    session: SessionId, "session";
+    invitation: InvitationId, "invitation";
+    audit: AuditId, "audit entry";
 }

@@ -1,12 +1,15 @@
 //! Ports to what differs between AWS and a laptop, with two implementations each: [`Queue`] (SQS, embedded),
 //! [`Scheduler`] (EventBridge Scheduler, embedded), [`KeyService`] (KMS, key file), [`Blobs`] (S3, folder). Each pair
 //! passes one contract suite (`tests/`). Here too: the [`Clock`], the source of ids, and envelope encryption, which is
-//! the same in both worlds; and the count of what AWS is asked ([`usage`]).
+//! the same in both worlds; what is remembered for a bounded time ([`Fresh`]); and the count of what AWS is asked
+//! ([`usage`]).
 
 pub mod blobs;
 mod clock;
 pub mod envelope;
+mod fresh;
 pub mod key_service;
+pub mod mail;
 pub mod queue;
 pub mod scheduler;
 pub mod usage;
@@ -14,7 +17,9 @@ pub mod usage;
 pub use blobs::Blobs;
 pub use clock::{Clock, Ids};
 pub use envelope::Envelope;
+pub use fresh::Fresh;
 pub use key_service::KeyService;
+pub use mail::Mailer;
 pub use queue::Queue;
 pub use scheduler::Scheduler;
 

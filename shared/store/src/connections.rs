@@ -2,8 +2,7 @@
 
 use tidegate_model::{Connection, ConnectionId, TenantId};
 
-use crate::items::{HEAD, Item, document, key, row, text};
-use crate::tables::{LIST_KEY, LIST_SORT};
+use crate::items::{DOC, HEAD, Item, document, in_list, key, row, text, to_json};
 use crate::write::{Condition, Outcome};
 use crate::{Error, Page, Store};
 
@@ -18,15 +17,24 @@ impl Connections<'_> {
     /// [`Error::Conflict`] where the id is taken.
     pub async fn create(&self, connection: &Connection) -> Result<(), Error> {
         const OPERATION: &str = "create connection";
-        let item = || {
-            let mut item = row(OPERATION, partition(connection.id), HEAD, connection)?;
-            item.insert(LIST_KEY.to_owned(), text(list_key(connection.tenant)));
-            item.insert(LIST_SORT.to_owned(), text(connection.id));
-            Ok(item)
-        };
+        let item = || listed(OPERATION, connection);
         match self.0.put(OPERATION, self.0.config_table(), item, Condition::Absent).await? {
             Outcome::Written => Ok(()),
             Outcome::Refused(_) => Err(Error::Conflict { operation: OPERATION }),
+        }
+    }
+
+    /// Replaces a connection that is stored exactly as `expected`; tells whether it was. For sealing its secret anew.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn replace(&self, expected: &Connection, connection: &Connection) -> Result<bool, Error> {
+        const OPERATION: &str = "replace connection";
+        let condition = Condition::Equals(vec![(DOC, text(to_json(OPERATION, DOC, expected)?))]);
+        let item = || listed(OPERATION, connection);
+        match self.0.put(OPERATION, self.0.config_table(), item, condition).await? {
+            Outcome::Written => Ok(true),
+            Outcome::Refused(_) => Ok(false),
         }
     }
 
@@ -59,11 +67,14 @@ impl Connections<'_> {
         if self.get(tenant, id).await?.is_none() {
             return Ok(false);
         }
-        let key = key(partition(id), HEAD);
-        let request = self.0.client().delete_item().table_name(self.0.config_table()).set_key(Some(key));
-        request.send().await.map_err(|error| Error::from_sdk("delete connection", error))?;
-        Ok(true)
+        let keys = [key(partition(id), HEAD)];
+        self.0.transact_delete("delete connection", self.0.config_table(), &keys).await
     }
+}
+
+fn listed(operation: &'static str, connection: &Connection) -> Result<Item, Error> {
+    row(operation, partition(connection.id), HEAD, connection)
+        .map(|row| in_list(row, list_key(connection.tenant), connection.id))
 }
 
 fn partition(id: ConnectionId) -> String {

@@ -6,6 +6,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::Error;
 
+/// No sort key is longer
+/// (<https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>).
+const MAX_POSITION_BYTES: usize = 1024;
+
 /// A list's position as an opaque text. `query` is everything that the list depends on, the tenant included.
 pub(crate) fn encode(query: &str, position: &str) -> String {
     let mut bytes = mark(query).to_be_bytes().to_vec();
@@ -18,6 +22,9 @@ pub(crate) fn decode(query: &str, cursor: &str) -> Result<String, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| Error::InvalidCursor)?;
     let (marked, position) = bytes.split_first_chunk().ok_or(Error::InvalidCursor)?;
     if u64::from_be_bytes(*marked) != mark(query) {
+        return Err(Error::InvalidCursor);
+    }
+    if position.len() > MAX_POSITION_BYTES {
         return Err(Error::InvalidCursor);
     }
     String::from_utf8(position.to_vec()).map_err(|_| Error::InvalidCursor)

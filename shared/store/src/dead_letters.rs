@@ -48,7 +48,14 @@ impl DeadLetters<'_> {
     pub async fn list(&self, tenant: TenantId, cursor: Option<&str>, limit: usize) -> Result<Page<DeadLetter>, Error> {
         const OPERATION: &str = "list dead letters";
         let partition = partition(tenant);
-        let walk = Walk { table: self.0.history_table(), index: None, hash: PK, range: SK, partition: &partition };
+        let walk = Walk {
+            table: self.0.history_table(),
+            index: None,
+            hash: PK,
+            range: SK,
+            partition: &partition,
+            below: None,
+        };
         self.0.page(OPERATION, walk, cursor, limit, |item| document(OPERATION, item)).await
     }
 

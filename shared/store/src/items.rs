@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::tables::{LIST_KEY, LIST_SORT};
 use crate::{Error, Store};
 
 /// Partition key of both tables.
@@ -19,6 +20,10 @@ pub(crate) const SK: &str = "sk";
 pub(crate) const DOC: &str = "doc";
 /// Whose the row is; conditions use it.
 pub(crate) const TENANT: &str = "tenant";
+/// Counts a row's writes; conditions use it.
+pub(crate) const REVISION: &str = "revision";
+/// Names the write that made the row.
+const WRITE: &str = "write";
 /// Sort key of an aggregate's main row.
 pub(crate) const HEAD: &str = "head";
 
@@ -51,6 +56,26 @@ pub(crate) fn row<T: Serialize>(
     let mut item = key(pk, sk);
     item.insert(DOC.to_owned(), AttributeValue::S(to_json(operation, DOC, value)?));
     Ok(item)
+}
+
+/// The row, told from one that somebody else writes with the same content: of two who count at the same moment the second
+/// would otherwise take the first one's write for a repetition of its own.
+///
+/// # Panics
+/// The system's random number generator fails.
+#[expect(clippy::expect_used, reason = "a system without randomness can tell no two writes apart")]
+pub(crate) fn unlike_any_other(mut row: Item) -> Item {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system's random number generator failed");
+    row.insert(WRITE.to_owned(), text(format_args!("{:032x}", u128::from_be_bytes(bytes))));
+    row
+}
+
+/// The row, as one that is found in a list of `config` by this sort key.
+pub(crate) fn in_list(mut row: Item, list: impl Display, listed: impl Display) -> Item {
+    row.insert(LIST_KEY.to_owned(), text(list));
+    row.insert(LIST_SORT.to_owned(), text(listed));
+    row
 }
 
 pub(crate) fn to_json<T: Serialize>(operation: &'static str, what: &'static str, value: &T) -> Result<String, Error> {

@@ -7,6 +7,8 @@
 //! the callers.
 
 mod accounts;
+mod api_keys;
+mod audit;
 mod capacity;
 mod connections;
 mod cursor;
@@ -15,9 +17,13 @@ mod dead_letters;
 pub mod embedded;
 mod items;
 mod list;
+mod platform;
+mod rates;
 mod runs;
+mod sessions;
 mod signing_keys;
 mod tables;
+mod tenants;
 mod workflows;
 mod write;
 
@@ -29,14 +35,21 @@ use aws_sdk_dynamodb::config::Builder;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_types::SdkConfig;
 use serde::Serialize;
+use tidegate_model::AuditEntry;
 use tidegate_platform::usage;
 
-pub use accounts::Accounts;
+pub use accounts::{Accounts, NewAccount};
+pub use api_keys::ApiKeys;
+pub use audit::{AUDIT_RETENTION, AuditFilter, AuditLog};
 pub use connections::Connections;
 pub use dead_letters::DeadLetters;
+pub use platform::Platform;
+pub use rates::{Lease, Rate, Rates, Taken};
 pub use runs::{Cancel, CreateError, Journal, JournalItem, ReplaceError, RunFilter, Runs, StoredRun, StoredSignal};
-pub use signing_keys::{PublicKey, SigningKey, SigningKeys};
+pub use sessions::Sessions;
+pub use signing_keys::{PublicKey, SigningKey, SigningKeys, SigningRing};
 pub use tables::{IndexDefinition, Projection, TableDefinition, Tables};
+pub use tenants::Tenants;
 pub use workflows::Workflows;
 
 /// How long a final run is kept unless [`Store::with_retention`] says otherwise.
@@ -49,6 +62,8 @@ pub const MAX_PAGE: usize = 100;
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
+    /// Goes into the audit log with the next write.
+    audit: Option<Arc<AuditEntry>>,
 }
 
 #[derive(Debug, Clone)]
@@ -67,16 +82,56 @@ impl Store {
     fn over(config: Builder, tables: Tables) -> Self {
         let config = config.interceptor(usage::Calls).interceptor(capacity::Capacity).build();
         let client = Client::from_conf(config);
-        Self { inner: Arc::new(Inner { client, tables, retention: RETENTION }) }
+        Self { inner: Arc::new(Inner { client, tables, retention: RETENTION }), audit: None }
     }
 
     /// The same store, keeping final runs for this long.
     #[must_use]
     pub fn with_retention(self, retention: Duration) -> Self {
-        Self { inner: Arc::new(Inner { retention, ..Arc::unwrap_or_clone(self.inner) }) }
+        Self { inner: Arc::new(Inner { retention, ..Arc::unwrap_or_clone(self.inner) }), audit: self.audit }
     }
 
-    /// People and their organizations.
+    /// A handle whose write puts this entry into the audit log in the same transaction: for one operation that writes.
+    #[must_use]
+    pub fn audited(&self, entry: AuditEntry) -> Self {
+        Self { inner: Arc::clone(&self.inner), audit: Some(Arc::new(entry)) }
+    }
+
+    fn unaudited(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), audit: None }
+    }
+
+    /// The audit log.
+    pub fn audit(&self) -> AuditLog<'_> {
+        AuditLog(self)
+    }
+
+    /// Tenants, their members and invitations.
+    pub fn tenants(&self) -> Tenants<'_> {
+        Tenants(self)
+    }
+
+    /// Sign-ins.
+    pub fn sessions(&self) -> Sessions<'_> {
+        Sessions(self)
+    }
+
+    /// API keys.
+    pub fn api_keys(&self) -> ApiKeys<'_> {
+        ApiKeys(self)
+    }
+
+    /// Who administers the installation.
+    pub fn platform(&self) -> Platform<'_> {
+        Platform(self)
+    }
+
+    /// How much was asked for lately.
+    pub fn rates(&self) -> Rates<'_> {
+        Rates(self)
+    }
+
+    /// People.
     pub fn accounts(&self) -> Accounts<'_> {
         Accounts(self)
     }

@@ -14,6 +14,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) hash: &'static str,
     pub(crate) range: &'static str,
     pub(crate) partition: &'a str,
+    /// Only sort keys before this one.
+    pub(crate) below: Option<&'a str>,
 }
 
 impl Store {
@@ -32,6 +34,7 @@ impl Store {
             hash: LIST_KEY,
             range: LIST_SORT,
             partition: list,
+            below: None,
         };
         self.page(operation, walk, cursor, limit, read).await
     }
@@ -48,7 +51,8 @@ impl Store {
         let query = format!("{operation} {}", walk.partition);
         let limit = limit.clamp(1, MAX_PAGE);
         // Ids begin with letters, so `~` is after all of them.
-        let mut before = cursor.map_or_else(|| Ok("~".to_owned()), |cursor| cursor::decode(&query, cursor))?;
+        let first = walk.below.unwrap_or("~").to_owned();
+        let mut before = cursor.map_or(Ok(first), |cursor| cursor::decode(&query, cursor))?;
         let mut items = Vec::new();
         let mut start = None;
         loop {

@@ -1,11 +1,11 @@
 //! The installation's keys for access tokens. The public halves are plain items in one partition (`jwk#` / kid), which
-//! every function may read; the sealed private half is apart (`signing#`), for the one function that signs.
+//! every function may read; the sealed private halves are apart (`signing#`), for the one function that signs.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::items::{document, key, row, text};
-use crate::write::{Condition, ConditionalPut};
+use crate::items::{Item, REVISION, document, key, number, row, text};
+use crate::write::{Condition, Write};
 use crate::{Error, Store};
 
 const PUBLIC: &str = "jwk#";
@@ -36,50 +36,59 @@ pub struct SigningKey {
     pub data_key: String,
     /// The private half under that data key (base64).
     pub sealed: String,
+    /// From when on it signs, if no younger one does: verifiers have to know it by then.
+    pub signs_from: Timestamp,
+}
+
+/// All keys whose tokens may still be good, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SigningRing {
+    /// The keys.
+    pub keys: Vec<SigningKey>,
+    /// Counts the writes, from 1.
+    pub revision: u64,
 }
 
 impl SigningKeys<'_> {
-    /// The key that signs, if one was made.
+    /// The keys, if one was made.
     ///
     /// # Errors
     /// The database is away, or the row is unreadable.
-    pub async fn current(&self) -> Result<Option<SigningKey>, Error> {
-        const OPERATION: &str = "read signing key";
+    pub async fn ring(&self) -> Result<Option<SigningRing>, Error> {
+        const OPERATION: &str = "read signing keys";
         let found = self.0.read(OPERATION, self.0.config_table(), key(PRIVATE, CURRENT)).await?;
         found.as_ref().map(|item| document(OPERATION, item)).transpose()
     }
 
-    /// Makes this the key that signs, and publishes its public half, unless there is one already. Returns the key that
-    /// signs now: the first writer's.
+    /// Replaces the ring whose revision is the one before (there is none before 1), publishes the public halves of its keys,
+    /// and withdraws those of `former` that are no longer in it. Returns the ring that stands: this one, or that of somebody
+    /// who was faster.
     ///
     /// # Errors
-    /// The database is away, or the stored key is unreadable.
-    pub async fn put_if_absent(&self, new: &SigningKey) -> Result<SigningKey, Error> {
-        const OPERATION: &str = "store signing key";
-        let puts = [row(OPERATION, PRIVATE, CURRENT, new)?, row(OPERATION, PUBLIC, &new.public.kid, &new.public)?];
-        let puts = puts.map(|item| ConditionalPut { item, condition: Condition::Absent }).into();
-        match self.0.transact_put(OPERATION, self.0.config_table(), puts).await? {
-            Ok(()) => Ok(new.clone()),
-            Err(stored) => match stored.into_iter().next().flatten() {
-                Some(winner) => document(OPERATION, &winner),
-                // The kid is taken although no key signs.
-                None => Err(Error::Conflict { operation: OPERATION }),
-            },
+    /// The database is away, or the stored ring is unreadable.
+    pub async fn replace(&self, former: Option<&SigningRing>, ring: &SigningRing) -> Result<SigningRing, Error> {
+        const OPERATION: &str = "store signing keys";
+        let table = self.0.config_table();
+        let mut item = row(OPERATION, PRIVATE, CURRENT, ring)?;
+        item.insert(REVISION.to_owned(), number(ring.revision));
+        let condition = match former {
+            Some(former) => Condition::Equals(vec![(REVISION, number(former.revision))]),
+            None => Condition::Absent,
+        };
+        let mut writes = vec![Write::Put { table, item, condition }];
+        let former: Vec<_> = former.into_iter().flat_map(|ring| &ring.keys).map(|key| &key.public.kid).collect();
+        for added in ring.keys.iter().filter(|key| !former.contains(&&key.public.kid)) {
+            let item = row(OPERATION, PUBLIC, &added.public.kid, &added.public)?;
+            writes.push(Write::Put { table, item, condition: Condition::Absent });
         }
-    }
-
-    /// The public half with this id, for checking a token.
-    ///
-    /// # Errors
-    /// The database is away, or the row is unreadable.
-    pub async fn public_key(&self, kid: &str) -> Result<Option<PublicKey>, Error> {
-        const OPERATION: &str = "read public key";
-        // The id comes from a token that nobody has checked yet; a sort key holds 1 to 1,024 bytes.
-        if kid.is_empty() || kid.len() > 1_024 {
-            return Ok(None);
+        for gone in former.into_iter().filter(|kid| !ring.keys.iter().any(|key| key.public.kid == **kid)) {
+            writes.push(Write::Delete { table, key: key(PUBLIC, gone), condition: None });
         }
-        let found = self.0.read(OPERATION, self.0.config_table(), key(PUBLIC, kid)).await?;
-        found.as_ref().map(|item| document(OPERATION, item)).transpose()
+        match self.0.transact(OPERATION, writes).await? {
+            Ok(()) => Ok(ring.clone()),
+            // The kid is a hash of the key, so it was the ring's own condition that failed.
+            Err(_) => self.ring().await?.ok_or(Error::Conflict { operation: OPERATION }),
+        }
     }
 
     /// Every public half, in the order of their ids.
@@ -89,6 +98,6 @@ impl SigningKeys<'_> {
     pub async fn public_keys(&self) -> Result<Vec<PublicKey>, Error> {
         const OPERATION: &str = "list public keys";
         let items = self.0.read_partition(OPERATION, self.0.config_table(), text(PUBLIC)).await?;
-        items.iter().map(|item| document(OPERATION, item)).collect()
+        items.iter().map(|item: &Item| document(OPERATION, item)).collect()
     }
 }

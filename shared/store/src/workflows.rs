@@ -3,14 +3,12 @@
 
 use tidegate_model::{Definition, TenantId, Workflow, WorkflowId};
 
-use crate::items::{HEAD, Item, PK, SK, TENANT, document, key, number, row, string, text};
-use crate::tables::{LIST_KEY, LIST_SORT};
-use crate::write::{Condition, ConditionalPut};
+use crate::items::{HEAD, Item, PK, REVISION, SK, TENANT, document, in_list, key, number, row, string, text};
+use crate::write::{Condition, ConditionalPut, Write};
 use crate::{Error, Page, Store};
 
-const REVISION: &str = "revision";
-/// DynamoDB's limit of actions in one transaction.
-const TRANSACTION: usize = 100;
+/// DynamoDB's limit of actions in one transaction, without the audit entry.
+const TRANSACTION: usize = 99;
 
 /// A tenant's workflows.
 #[derive(Debug, Clone, Copy)]
@@ -77,14 +75,23 @@ impl Workflows<'_> {
         let table = self.0.config_table();
         let rows = self.0.read_partition_keys(OPERATION, table, text(partition(id))).await?;
         // `head` sorts before the versions, so it goes in the first transaction.
-        let mut keys = Vec::with_capacity(rows.len());
+        let mut deletes = Vec::with_capacity(rows.len());
         for item in rows.iter().filter(|item| item.get(TENANT) == Some(&text(tenant))) {
-            keys.push(key(string(OPERATION, item, PK)?, string(OPERATION, item, SK)?));
+            let sort = string(OPERATION, item, SK)?;
+            // Of two who delete at the same time one does, so that the audit log has it once. A repetition after a lost
+            // answer is known by the entry; without one it can't be told from the other's deletion.
+            let only_one = sort == HEAD && self.0.audit.is_some();
+            let condition = only_one.then(|| Condition::Equals(vec![(TENANT, text(tenant))]));
+            deletes.push(Write::Delete { table, key: key(string(OPERATION, item, PK)?, sort), condition });
         }
-        for group in keys.chunks(TRANSACTION) {
-            self.0.transact_delete(OPERATION, table, group).await?;
+        for (index, group) in deletes.chunks(TRANSACTION).enumerate() {
+            // The workflow goes with the first group, and with that its entry in the audit log.
+            let store = if index == 0 { self.0 } else { &self.0.unaudited() };
+            if store.transact(OPERATION, group.to_vec()).await?.is_err() {
+                return Ok(false);
+            }
         }
-        Ok(!keys.is_empty())
+        Ok(!deletes.is_empty())
     }
 
     /// One version of a tenant's workflow.
@@ -114,8 +121,7 @@ impl Workflows<'_> {
         let mut head = row(operation, partition(workflow.id), HEAD, workflow)?;
         head.insert(TENANT.to_owned(), text(workflow.tenant));
         head.insert(REVISION.to_owned(), number(workflow.revision));
-        head.insert(LIST_KEY.to_owned(), text(list_key(workflow.tenant)));
-        head.insert(LIST_SORT.to_owned(), text(workflow.id));
+        let head = in_list(head, list_key(workflow.tenant), workflow.id);
         let mut puts = vec![ConditionalPut { item: head, condition }];
         if let Some(definition) = definition {
             let mut item = row(operation, partition(workflow.id), version_key(workflow.version), definition)?;

@@ -1,12 +1,14 @@
 //! A function's operations as its callers see them.
 
-use axum::Router;
+use std::net::IpAddr;
+
 use axum::body::Body;
+use axum::{Extension, Router};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::BodyExt as _;
 use serde_json::Value;
-use tidegate_http::Api;
+use tidegate_http::{Api, Connected};
 use tower::ServiceExt as _;
 
 use crate::{Session, World};
@@ -65,6 +67,13 @@ impl TestApp {
         Self { router: api.into_router(world.ids.clone()), operations }
     }
 
+    /// The same, for requests that come from this address.
+    #[must_use]
+    pub fn from_address(&self, address: IpAddr) -> Self {
+        let connected = Connected { address: Some(address), origin: None };
+        Self { router: self.router.clone().layer(Extension(connected)), operations: self.operations.clone() }
+    }
+
     /// Every operation of the document: its method, its path, and the permission that it takes unless it is public.
     pub fn operations(&self) -> &[(Method, String, Option<String>)] {
         &self.operations
@@ -83,6 +92,11 @@ impl TestApp {
     /// `PUT` of JSON with an `If-Match`.
     pub async fn put(&self, session: &Session, path: &str, if_match: &str, body: &Value) -> Answer {
         self.json(session, Method::PUT, path, &[("if-match", if_match)], body).await
+    }
+
+    /// `PATCH` of JSON.
+    pub async fn patch(&self, session: &Session, path: &str, body: &Value) -> Answer {
+        self.json(session, Method::PATCH, path, &[], body).await
     }
 
     /// `DELETE`.

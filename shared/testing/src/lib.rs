@@ -8,4 +8,4 @@ pub mod policy;
 mod world;
 
 pub use app::{Answer, TestApp};
-pub use world::{ISSUER, Session, World};
+pub use world::{Account, ISSUER, Outbox, Session, World};

@@ -46,8 +46,12 @@ pub fn statements(function: &str) -> Vec<Statement> {
     let policies = role["Properties"]["Policies"].as_sequence().expect("policies");
     let all =
         policies.iter().flat_map(|policy| policy["PolicyDocument"]["Statement"].as_sequence().expect("statements"));
-    // `Trace` is one by condition, `!If`.
-    let read = all.filter(|statement| !matches!(statement, Value::Tagged(_))).map(|statement| {
+    // One by condition, `!If [condition, statement, nothing]`, counts as if the condition held.
+    let given = all.map(|statement| match statement {
+        Value::Tagged(tagged) if tagged.tag == "If" => &tagged.value[1],
+        statement => statement,
+    });
+    let read = given.map(|statement| {
         assert_eq!(statement["Effect"], "Allow", "{statement:?}");
         let condition = &statement["Condition"];
         let keys = &condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"];
@@ -58,7 +62,8 @@ pub fn statements(function: &str) -> Vec<Statement> {
             has_condition: !condition.is_null(),
         }
     });
-    read.filter(|statement| !statement.actions.iter().all(|action| action.starts_with("logs:"))).collect()
+    let of_logs = |action: &String| action.starts_with("logs:") || action.starts_with("xray:");
+    read.filter(|statement| !statement.actions.iter().all(of_logs)).collect()
 }
 
 /// One text or several; a resource by the name that the template gives it.

@@ -12,9 +12,9 @@ use insta::assert_json_snapshot;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::{Value, json};
-use tidegate_auth::{Registration, TOKEN_LIFETIME};
+use tidegate_auth::{Registration, Subject, TOKEN_LIFETIME};
 use tidegate_http::permission::WorkflowsWrite;
-use tidegate_http::{Api, Caller, TokenVerifier, endpoint};
+use tidegate_http::{Api, Authenticator, Caller, endpoint};
 use tidegate_model::Role;
 use tidegate_platform::key_service::KeyContext;
 use tidegate_testing::{TestApp, World};
@@ -37,7 +37,7 @@ fn encode(part: &Value) -> String {
 
 /// The installation's own private key, as nobody outside can have it.
 async fn private_key(world: &World) -> EncodingKey {
-    let stored = world.store.signing_keys().current().await.unwrap().unwrap();
+    let stored = world.store.signing_keys().ring().await.unwrap().unwrap().keys.remove(0);
     let context = KeyContext { tenant: "platform".to_owned(), purpose: "signing".to_owned() };
     let kid = stored.public.kid.as_bytes();
     let private = envelope(world).open(&stored.data_key, &context, kid, &stored.sealed).await.unwrap();
@@ -57,7 +57,7 @@ fn header(good: &str) -> Header {
 #[tokio::test]
 async fn a_token_says_who_where_and_until_when() {
     let world = World::without_key().await;
-    let SignedIn { token, user, tenant } = sign_in(&world, Role::Viewer).await;
+    let SignedIn { token, user, tenant, session, .. } = sign_in(&world, Role::Viewer).await;
     let [header, claims] = read(&token);
     assert_json_snapshot!(header, {".kid" => "[kid]"}, @r##"
     {
@@ -67,20 +67,28 @@ async fn a_token_says_who_where_and_until_when() {
     }
     "##);
     let iat = world.clock.now().as_second();
-    assert_json_snapshot!(claims, {".sub" => "[user]", ".tenant" => "[tenant]", ".iat" => "[now]", ".exp" => "[an hour later]", ".jti" => "[id]"}, @r##"
+    assert_json_snapshot!(claims, {".sub" => "[user]", ".sid" => "[session]", ".tenant" => "[tenant]", ".iat" => "[now]", ".exp" => "[a quarter later]", ".jti" => "[id]"}, @r##"
     {
       "iss": "https://tidegate.test",
       "aud": "tidegate-api",
       "sub": "[user]",
+      "client_id": "tidegate",
+      "sid": "[session]",
+      "amr": [
+        "pwd"
+      ],
       "tenant": "[tenant]",
-      "role": "viewer",
+      "roles": [
+        "viewer"
+      ],
       "iat": "[now]",
-      "exp": "[an hour later]",
+      "exp": "[a quarter later]",
       "jti": "[id]"
     }
     "##);
     assert_eq!((&claims["sub"], &claims["tenant"]), (&json!(user), &json!(tenant)));
-    assert_eq!((&claims["iat"], &claims["exp"]), (&json!(iat), &json!(iat + 3600)));
+    assert_eq!(claims["sid"], json!(session.id));
+    assert_eq!((&claims["iat"], &claims["exp"]), (&json!(iat), &json!(iat + 900)));
     assert_eq!(app(&world).with_token(&token).get("/api/auth/me").await.body["user"]["role"], "viewer");
 }
 
@@ -88,6 +96,7 @@ async fn a_token_says_who_where_and_until_when() {
 async fn every_tampered_token_is_refused() {
     let world = World::without_key().await;
     let good = sign_in(&world, Role::Owner).await.token;
+    let stranger = sign_in(&world, Role::Owner).await;
     let [good_header, claims] = read(&good);
     let (key, now) = (private_key(&world).await, world.clock.now().as_second());
     let sign = |header: &Header, claims: &Value, key: &EncodingKey| jsonwebtoken::encode(header, claims, key).unwrap();
@@ -146,12 +155,19 @@ async fn every_tampered_token_is_refused() {
         ("expired", with_claim("exp", json!(now - 6))),
         ("signed in the future", with_claim("iat", json!(now + 6))),
         ("an end that is no number", with_claim("exp", json!("2030"))),
-        ("a role that isn't", with_claim("role", json!("root"))),
+        ("a role that can't be one", with_claim("roles", json!(["Root!"]))),
         ("a tenant that is none", with_claim("tenant", json!("*"))),
+        ("a way of signing in that there isn't", with_claim("amr", json!(["magic"]))),
+        ("another's session", with_claim("sid", json!(stranger.session.id))),
+        ("a session that never was", with_claim("sid", json!(world.ids.session()))),
+        ("another subject", with_claim("sub", json!(stranger.user))),
+        ("a machine with a person's session", with_claim("sub", json!(world.ids.service_account()))),
+        ("another client", with_claim("client_id", json!(world.ids.api_key()))),
+        ("no session", without_claim("sid")),
+        ("no client", without_claim("client_id")),
         ("no issuer", without_claim("iss")),
         ("no audience", without_claim("aud")),
         ("no end", without_claim("exp")),
-        ("no tenant", without_claim("tenant")),
         ("other claims under this signature", format!("{}.{}.{signature}", encode(&good_header), encode(&promoted))),
         ("a cut signature", good[..good.len() - 2].to_owned()),
         ("a fourth part", format!("{good}.{signature}")),
@@ -212,11 +228,11 @@ async fn a_token_ends() {
 async fn instances_that_make_the_first_key_at_once_all_use_one() {
     let world = World::without_key().await;
     let signers: Vec<_> = (0..8).map(|_| signer(&world)).collect();
-    let (user, tenant) = (world.ids.user(), world.ids.tenant());
-    let tokens = join_all(signers.iter().map(|signer| signer.sign(user, tenant, Role::Owner))).await;
+    let SignedIn { session, member, .. } = sign_in(&world, Role::Owner).await;
+    let tokens = join_all(signers.iter().map(|signer| signer.sign(Subject::person(&session, Some(&member))))).await;
     for token in tokens {
         let claims = verifier(&world).verify(&token.unwrap()).await.unwrap();
-        assert_eq!((claims.sub, claims.tenant), (user, tenant));
+        assert_eq!((claims.sub, claims.tenant), (member.principal, Some(member.tenant)));
     }
     assert_eq!(world.store.signing_keys().public_keys().await.unwrap().len(), 1);
 }
@@ -282,9 +298,9 @@ async fn the_first_key_is_known_a_second_later() {
 }
 
 #[derive(Clone)]
-struct Guard(TokenVerifier);
+struct Guard(Authenticator);
 
-impl FromRef<Guard> for TokenVerifier {
+impl FromRef<Guard> for Authenticator {
     fn from_ref(guard: &Guard) -> Self {
         guard.0.clone()
     }
@@ -299,7 +315,7 @@ async fn guarded(_: Caller<WorkflowsWrite>) -> http::StatusCode {
 #[tokio::test]
 async fn a_role_without_the_permission_is_told_which() {
     let world = World::without_key().await;
-    let api = Api::new().route(endpoint!(guarded)).with_state(Guard(verifier(&world)));
+    let api = Api::new().route(endpoint!(guarded)).with_state(Guard(world.authenticator_of("workflows")));
     let operation = serde_json::to_value(api.document()).unwrap()["paths"]["/guarded"]["get"].clone();
     let app = Client::of(TestApp::new(&world, api));
     assert_eq!(app.with_token(&sign_in(&world, Role::Owner).await.token).get("/guarded").await.status, 204);

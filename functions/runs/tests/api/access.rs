@@ -2,7 +2,8 @@
 
 use http::{Method, StatusCode};
 use serde_json::json;
-use tidegate_model::{Role, RunStatus};
+use tidegate_http::TENANT_STALE_AFTER;
+use tidegate_model::{Role, RunStatus, TenantStatus};
 
 use crate::{dead_letters, setup};
 
@@ -11,7 +12,7 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     let setup = setup().await;
     let run = setup.store(&setup.ended(RunStatus::Succeeded), None).await.to_string();
     let letter = dead_letters::given_up(&setup).await.id.to_string();
-    let (stranger, viewer) = (setup.world.session("sam").await, setup.world.member(&setup.owner, Role::Viewer));
+    let (stranger, viewer) = (setup.world.session("sam").await, setup.world.member(&setup.owner, Role::Viewer).await);
     let mut public = Vec::new();
     assert_eq!(setup.app.operations().len(), 10);
     for (method, template, permission) in setup.app.operations() {
@@ -48,4 +49,23 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     // Who has an approval's link decides, with or without an account.
     assert_eq!(public, ["GET /api/approvals/{token}", "POST /api/approvals/{token}"]);
     assert_eq!(setup.sent().await, [], "nothing was woken or started");
+}
+
+/// In an instance that knows the tenant and the caller already.
+#[tokio::test]
+async fn a_suspended_tenants_members_are_refused_within_five_seconds_until_it_is_resumed() {
+    let setup = setup().await;
+    let run = setup.store(&setup.ended(RunStatus::Succeeded), None).await.to_string();
+    let stranger = setup.world.session("sam").await;
+    let path = format!("/api/runs/{run}");
+    for (status, expected) in [(TenantStatus::Active, 200), (TenantStatus::Suspended, 403), (TenantStatus::Active, 200)]
+    {
+        setup.world.set_status(setup.owner.tenant, status).await;
+        setup.world.clock.advance(TENANT_STALE_AFTER);
+        for path in ["/api/runs", &path] {
+            let answer = setup.app.get(&setup.owner, path).await.expect(expected);
+            assert_eq!(answer.text("/code"), if expected == 403 { "tenant_suspended" } else { "" });
+        }
+        setup.app.get(&stranger, "/api/runs").await.expect(200);
+    }
 }

@@ -35,7 +35,7 @@ async fn setup() -> Setup {
             store: world.store_of("runs"),
             blobs: world.blobs.clone(),
             queue: Arc::new(world.queue.clone()),
-            verifier: world.verifier.clone(),
+            authenticator: world.authenticator_of("runs"),
             clock: world.clock.clone(),
             ids: world.ids.clone(),
         }),

@@ -71,8 +71,8 @@ async fn a_finished_run_shows_everything() {
     let answer = setup.app.get(&setup.owner, &format!("/api/runs/{id}")).await.expect(200);
     assert_json_snapshot!(answer.body, @r##"
     {
-      "id": "run_01a1f8660d0070008000000001000004",
-      "workflow_id": "wf_01a1f8660d0070008000000000000003",
+      "id": "run_01a1f8660d0070008000000002000005",
+      "workflow_id": "wf_01a1f8660d0070008000000000000004",
       "version": 1,
       "trigger": "webhook",
       "status": "failed",

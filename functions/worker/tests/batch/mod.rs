@@ -82,6 +82,7 @@ async fn without_time_everything_goes_back_as_if_it_had_never_come() {
 #[tokio::test]
 async fn what_a_schedule_could_not_send_is_handled_all_the_same() {
     let world = World::new().await;
+    world.make_tenant().await;
     let workflow = world.workflow(1, |document| {
         document["trigger"] = json!({"type": "schedule", "every": "5m"});
     });

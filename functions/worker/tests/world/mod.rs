@@ -13,8 +13,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_model::{
-    Definition, Message, Payload, Role, RunId, RunRow, RunStatus, StartMessage, Tenant, TenantId, TriggerInput,
-    TriggerKind, User, WakeMessage, Workflow, WorkflowId,
+    Definition, Message, Payload, RunId, RunRow, RunStatus, StartMessage, TenantId, TriggerInput, TriggerKind,
+    WakeMessage, Workflow, WorkflowId,
 };
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::KeyContext;
@@ -24,7 +24,7 @@ use tidegate_platform::scheduler::{Scheduler, Timer};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, PortError};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 use tidegate_store::{Store, StoredRun};
-use tidegate_testing::policy;
+use tidegate_testing::{Account, policy};
 use tidegate_worker::{Deps, Settings, Source, Verdict};
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, ResponseTemplate};
@@ -44,8 +44,8 @@ pub(crate) struct World {
     pub(crate) blobs: Arc<FolderBlobs>,
     pub(crate) target: MockServer,
     pub(crate) life: Life,
+    pub(crate) envelope: Envelope,
     embedded: Embedded,
-    envelope: Envelope,
     /// One for all workers: making one reads every root certificate.
     egress: Egress,
     _folder: Option<tempfile::TempDir>,
@@ -194,23 +194,10 @@ impl World {
     /// Stores the tenant; without it no connection can be opened.
     pub(crate) async fn make_tenant(&self) {
         let context = KeyContext { tenant: self.tenant.to_string(), purpose: "connections".to_owned() };
-        let created_at = self.clock.now();
-        let tenant = Tenant {
-            id: self.tenant,
-            name: "test".to_owned(),
-            data_key: self.envelope.new_data_key(&context).await.unwrap(),
-            created_at,
-        };
-        let user = User {
-            id: self.ids.user(),
-            email: "owner@example.com".to_owned(),
-            name: "Owner".to_owned(),
-            password_hash: "none".to_owned(),
-            tenant: self.tenant,
-            role: Role::Owner,
-            created_at,
-        };
-        self.store.accounts().create(&user, &tenant).await.unwrap();
+        let mut account = Account::new(&self.ids, "owner@example.com");
+        (account.tenant.id, account.owner.tenant) = (self.tenant, self.tenant);
+        account.tenant.data_keys[0].wrapped = self.envelope.new_data_key(&context).await.unwrap();
+        self.store.accounts().create(account.new_account()).await.unwrap();
     }
 
     pub(crate) fn start(&self, workflow: WorkflowId) -> StartMessage {

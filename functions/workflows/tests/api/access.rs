@@ -2,7 +2,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use tidegate_model::Role;
+use tidegate_model::{CustomRole, Member, Permission, Role, Tenant};
 
 use crate::{by_webhook, setup};
 
@@ -13,7 +13,7 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     let connection = setup.slack(owner).await;
     let workflow = setup.workflow(&by_webhook()).await;
     let before = app.get(owner, &format!("/api/workflows/{workflow}")).await.body;
-    let (stranger, viewer) = (world.session("sam").await, world.member(owner, Role::Viewer));
+    let (stranger, viewer) = (world.session("sam").await, world.member(owner, Role::Viewer).await);
 
     assert_eq!(app.operations().len(), 17);
     for (method, template, permission) in app.operations() {
@@ -56,4 +56,47 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     for id in ["nonsense", "wf_XYZ", connection.as_str(), "wf_01890a5d000070008000000000000000"] {
         app.get(owner, &format!("/api/workflows/{id}")).await.expect(404);
     }
+}
+
+/// A role of the tenant's own that writes workflows, and may not have them use connections.
+#[tokio::test]
+async fn a_connection_gets_into_a_workflow_by_who_may_use_it_alone() {
+    let setup = setup().await;
+    let (app, world, owner) = (&setup.app, &setup.world, &setup.owner);
+    let tenants = world.store.tenants();
+    let before = tenants.get(owner.tenant).await.unwrap().unwrap();
+    let permissions = [Permission::WorkflowsRead, Permission::WorkflowsWrite].into();
+    let builder = CustomRole { description: String::new(), permissions };
+    let roles = [("builder".parse().unwrap(), builder)].into();
+    tenants.replace(&Tenant { roles, revision: before.revision + 1, ..before }).await.unwrap();
+    let member = world.member(owner, Role::Viewer).await;
+    let stored = tenants.member(owner.tenant, member.user.into()).await.unwrap().unwrap();
+    let as_builder = Member { role: "builder".parse().unwrap(), ..stored.clone() };
+    tenants.replace_members(&[(&stored, &as_builder)]).await.unwrap();
+    world.clock.advance(std::time::Duration::from_secs(5));
+
+    let (used, other) = (setup.slack(owner).await, setup.slack(owner).await);
+    let notify = |id: &str, connection: &str, text: &str| json!({"id": id, "uses": "slack.send_message", "connection": connection, "with": {"text": text}});
+    let with = |steps: &[Value]| {
+        let mut body = by_webhook();
+        body["steps"].as_array_mut().unwrap().extend_from_slice(steps);
+        body
+    };
+    let refused = app.post(&member, "/api/workflows", &with(&[notify("a", &used, "x")])).await.expect(403);
+    assert_eq!((refused.text("/code"), refused.pointers()), ("forbidden", vec!["/steps/1/connection"]));
+    app.post(&member, "/api/workflows", &by_webhook()).await.expect(201);
+
+    let workflow = setup.workflow(&with(&[notify("a", &used, "x")])).await;
+    let path = format!("/api/workflows/{workflow}");
+    // What it uses already may be used on, by further steps too.
+    let more = with(&[notify("a", &used, "y"), notify("b", &used, "z")]);
+    let replaced = app.put(&member, &path, "*", &more).await.expect(200);
+    let swapped = with(&[notify("a", &used, "y"), notify("b", &other, "z"), notify("c", &other, "z")]);
+    let refused = app.put(&member, &path, "*", &swapped).await.expect(403);
+    assert_eq!(refused.pointers(), ["/steps/2/connection", "/steps/3/connection"]);
+    assert_eq!(app.get(owner, &path).await.expect(200).body["definition"], replaced.body["definition"]);
+    app.put(&world.member(owner, Role::Editor).await, &path, "*", &swapped).await.expect(200);
+    // Once it is out, it is out.
+    app.put(&member, &path, "*", &by_webhook()).await.expect(200);
+    app.put(&member, &path, "*", &with(&[notify("a", &used, "x")])).await.expect(403);
 }

@@ -15,7 +15,7 @@ async fn a_secret_goes_in_and_never_comes_out() {
     let created = app.post(owner, "/api/connections", &body).await.expect(201);
     assert_json_snapshot!(created.body, @r##"
     {
-      "id": "conn_01a1f8660d0070008000000000000004",
+      "id": "conn_01a1f8660d0070008000000000000005",
       "name": "Orders channel",
       "connector": "slack",
       "hosts": [
@@ -34,11 +34,11 @@ async fn a_secret_goes_in_and_never_comes_out() {
 
     let stored = setup.world.store.connections().get(owner.tenant, id.parse().unwrap()).await.unwrap().unwrap();
     assert!(!serde_json::to_string(&stored).unwrap().contains("s3cr3t"));
-    let tenant = setup.world.store.accounts().tenant(owner.tenant).await.unwrap().unwrap();
+    let tenant = setup.world.store.tenants().get(owner.tenant).await.unwrap().unwrap();
     let context = KeyContext { tenant: owner.tenant.to_string(), purpose: "connections".to_owned() };
     let open = |associated: String| {
         let (world, tenant, context, sealed) = (&setup.world, &tenant, &context, &stored.sealed);
-        async move { world.envelope.open(&tenant.data_key, context, associated.as_bytes(), sealed).await }
+        async move { world.envelope.open(&tenant.data_keys[0].wrapped, context, associated.as_bytes(), sealed).await }
     };
     assert_eq!(serde_json::from_slice::<Value>(&open(id.clone()).await.unwrap()).unwrap(), secret);
     open("conn_01890a5d000070008000000000000000".to_owned()).await.unwrap_err();

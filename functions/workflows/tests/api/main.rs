@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod access;
+mod audit;
 mod checks;
 mod connections;
 mod expressions;
 mod guide;
+mod resealing;
 mod schedules;
 mod schema;
 mod trigger;
@@ -40,7 +42,7 @@ async fn setup_with(world: World, scheduler: Arc<dyn Scheduler>) -> Setup {
             queue: Arc::new(world.queue.clone()),
             blobs: world.blobs.clone(),
             envelope: world.envelope.clone(),
-            verifier: world.verifier.clone(),
+            authenticator: world.authenticator_of("workflows"),
             clock: world.clock.clone(),
             ids: world.ids.clone(),
         }),

@@ -17,7 +17,7 @@ async fn the_schema_is_served_to_everyone_and_kept_in_the_documents() {
     assert_eq!(served.header("cache-control"), "public, max-age=3600");
     assert_eq!(served.body, definition_schema());
     let kept = include_str!("../../../../docs/workflow.schema.json");
-    let update = "run `cargo run -p tidegate-workflows --example schema > docs/workflow.schema.json`";
+    let update = "run `cargo run -q -p tidegate -- schema > docs/workflow.schema.json`";
     assert_eq!(kept, format!("{:#}\n", definition_schema()), "docs/workflow.schema.json is out of date: {update}");
 }
 

@@ -19,14 +19,14 @@ async fn a_workflow_is_created_read_replaced_switched_and_deleted() {
     let created = app.post(owner, "/api/workflows", &body).await.expect(201);
     assert_json_snapshot!(created.body, {".definition.steps[0].connection" => "[connection]"}, @r##"
     {
-      "id": "wf_01a1f8660d0070008000000000000006",
+      "id": "wf_01a1f8660d0070008000000000000008",
       "name": "Order alerts",
       "active": true,
       "version": 1,
       "trigger": {
         "type": "webhook"
       },
-      "webhook_url": "/api/webhooks/wf_01a1f8660d0070008000000000000006",
+      "webhook_url": "/api/webhooks/wf_01a1f8660d0070008000000000000008",
       "created_at": "2026-11-20T10:00:00.000Z",
       "updated_at": "2026-11-20T10:00:00.000Z",
       "definition": {

@@ -66,7 +66,16 @@ fn at() -> Timestamp {
 
 fn connection(id: ConnectionId, tenant: TenantId, hosts: &[&str], sealed: String) -> Connection {
     let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
-    Connection { id, tenant, name: "Test".into(), connector: "http".into(), hosts, sealed, created_at: at() }
+    Connection {
+        id,
+        tenant,
+        name: "Test".into(),
+        connector: "http".into(),
+        hosts,
+        data_key: 1,
+        sealed,
+        created_at: at(),
+    }
 }
 
 /// A connection and its tenant's data key.

@@ -13,6 +13,7 @@ fn connection(setup: &Setup, tenant: TenantId, name: &str) -> Connection {
         name: name.to_owned(),
         connector: "slack".to_owned(),
         hosts: vec!["hooks.slack.com".to_owned()],
+        data_key: 1,
         sealed: "c2VhbGVk".to_owned(),
         created_at: setup.clock.now(),
     }

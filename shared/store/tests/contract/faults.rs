@@ -19,23 +19,23 @@ async fn a_lost_answer_is_repeated_and_recognised() {
     assert_eq!(setup.embedded.meter.calls("PutItem"), 4);
     assert!(matches!(runs.create(&claimed, None).await, Err(CreateError::Exists(_))), "another state is not ours");
 
-    let (user, tenant) = setup.account("alex@example.com");
-    setup.store().accounts().create(&user, &tenant).await.unwrap();
+    let user = setup.account("alex@example.com");
+    setup.store().accounts().create(user.new_account()).await.unwrap();
     assert_eq!(setup.embedded.meter.calls("TransactWriteItems"), 2);
 }
 
 #[tokio::test]
 async fn what_does_not_pass_is_reported_as_unavailable() {
     let setup = Setup::memory().await;
-    let (user, tenant) = setup.account("alex@example.com");
+    let user = setup.account("alex@example.com");
     let accounts = setup.store().accounts();
     setup.embedded.faults.conflict_every(1);
-    assert!(matches!(accounts.create(&user, &tenant).await, Err(Error::Unavailable { .. })));
+    assert!(matches!(accounts.create(user.new_account()).await, Err(Error::Unavailable { .. })));
     setup.embedded.faults.clear();
     setup.embedded.faults.throttle_every(1);
-    assert!(matches!(accounts.tenant(tenant.id).await, Err(Error::Unavailable { .. })));
+    assert!(matches!(accounts.user(user.user.id).await, Err(Error::Unavailable { .. })));
     setup.embedded.faults.clear();
-    accounts.create(&user, &tenant).await.unwrap();
+    accounts.create(user.new_account()).await.unwrap();
 }
 
 #[tokio::test]
@@ -60,12 +60,12 @@ async fn a_stale_index_lags_behind() {
 #[tokio::test]
 async fn an_item_that_is_too_large_is_refused() {
     let setup = Setup::memory().await;
-    let (mut user, tenant) = setup.account("alex@example.com");
-    user.name = "x".repeat(500_000);
-    let refused = setup.store().accounts().create(&user, &tenant).await;
+    let mut user = setup.account("alex@example.com");
+    user.user.name = "x".repeat(500_000);
+    let refused = setup.store().accounts().create(user.new_account()).await;
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
-    assert_eq!(setup.store().accounts().tenant(tenant.id).await.unwrap(), None);
-    let claimed = setup.run(tenant.id, setup.ids.workflow());
+    assert_eq!(setup.store().tenants().get(user.tenant.id).await.unwrap(), None);
+    let claimed = setup.run(user.tenant.id, setup.ids.workflow());
     let detail = tidegate_model::Payload::Inline("x".repeat(500_000).into());
     let refused = setup.store().runs().create(&claimed, Some(&detail)).await;
     assert!(matches!(refused, Err(CreateError::Store(Error::Refused { .. }))), "{refused:?}");

@@ -8,16 +8,16 @@ use crate::setup::{Setup, ended};
 #[tokio::test]
 async fn a_reopened_folder_has_everything() {
     let setup = Setup::folder().await;
-    let (user, tenant) = setup.account("alex@example.com");
-    setup.store().accounts().create(&user, &tenant).await.unwrap();
-    let claimed = setup.run(tenant.id, setup.ids.workflow());
+    let user = setup.account("alex@example.com");
+    setup.store().accounts().create(user.new_account()).await.unwrap();
+    let claimed = setup.run(user.tenant.id, setup.ids.workflow());
     setup.store().runs().create(&claimed, None).await.unwrap();
     let parked = ended(&claimed, RunStatus::Waiting, setup.clock.now());
     setup.store().runs().replace(&claimed, &parked, None).await.unwrap();
 
     let setup = setup.reopen().await;
-    assert_eq!(setup.store().accounts().user_by_email(&user.email).await.unwrap(), Some(user));
-    assert_eq!(setup.store().runs().get(tenant.id, claimed.id).await.unwrap().unwrap().row, parked);
+    assert_eq!(setup.store().accounts().user_by_email(&user.user.email).await.unwrap(), Some(user.user));
+    assert_eq!(setup.store().runs().get(user.tenant.id, claimed.id).await.unwrap().unwrap().row, parked);
 }
 
 #[tokio::test]
@@ -53,8 +53,8 @@ async fn a_folder_belongs_to_one_process() {
     assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
     let store = first.store.clone();
     drop(first);
-    let (user, tenant) = Setup::memory().await.account("alex@example.com");
-    assert!(store.accounts().create(&user, &tenant).await.is_err(), "a closed store fails");
+    let user = Setup::memory().await.account("alex@example.com");
+    assert!(store.accounts().create(user.new_account()).await.is_err(), "a closed store fails");
     embedded::open(Location::Folder(&path), Faults::default()).await.unwrap();
 }
 

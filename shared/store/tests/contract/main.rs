@@ -10,6 +10,8 @@ mod dead_letters;
 mod faults;
 mod folder;
 mod journal;
+mod platform;
+mod rates;
 mod run_list;
 mod runs;
 mod setup;

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tempfile::TempDir;
-use tidegate_model::{ErrorCode, Role, RunRow, RunStatus, StepError, Tenant, TenantId, TriggerKind, User, WorkflowId};
+use tidegate_model::{ErrorCode, RunRow, RunStatus, StepError, TenantId, TriggerKind, WorkflowId};
 use tidegate_platform::{Clock, Ids};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 use tidegate_store::{Page, Store};
+use tidegate_testing::Account;
 
 /// An open database with some fault going on, and a source of ids.
 pub(crate) struct Setup {
@@ -95,23 +96,8 @@ impl Setup {
         Self { name, embedded, ids, clock, folder }
     }
 
-    pub(crate) fn account(&self, email: &str) -> (User, Tenant) {
-        let tenant = Tenant {
-            id: self.ids.tenant(),
-            name: format!("{email}'s"),
-            data_key: "d3JhcHBlZA==".to_owned(),
-            created_at: self.clock.now(),
-        };
-        let user = User {
-            id: self.ids.user(),
-            email: email.to_owned(),
-            name: "Alex".to_owned(),
-            password_hash: "$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$aGFzaA".to_owned(),
-            tenant: tenant.id,
-            role: Role::Owner,
-            created_at: self.clock.now(),
-        };
-        (user, tenant)
+    pub(crate) fn account(&self, email: &str) -> Account {
+        Account::new(&self.ids, email)
     }
 }
 

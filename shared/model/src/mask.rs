@@ -1,7 +1,7 @@
-//! Shortens a target's error text for a run's record and hides in it what looks like a secret.
+//! Hides what looks like a secret: in a target's error text for a run's record, and in what the audit log tells.
 
+use crate::{JsonError, parse_json};
 use serde_json::Value;
-use tidegate_model::{JsonError, parse_json};
 
 const MAX_CHARS: usize = 300;
 const MASK: &str = "***";
@@ -22,7 +22,7 @@ const MIN_KEY_CHARS: usize = 24;
 
 /// At most 300 characters of a text on one line. Hidden are the values of members whose names speak of secrets, what
 /// follows `Bearer` and `Basic`, the paths and queries of URLs, and long mixes of letters and digits, but not UUIDs.
-pub(crate) fn masked_snippet(text: &str) -> String {
+pub fn masked_snippet(text: &str) -> String {
     let text = match parse_json(text.as_bytes()) {
         Ok(mut value @ (Value::Object(_) | Value::Array(_))) => {
             mask_members(&mut value);
@@ -42,6 +42,24 @@ pub(crate) fn masked_snippet(text: &str) -> String {
         snippet.push(if c.is_control() { ' ' } else { c });
     }
     snippet
+}
+
+/// Hides in a value whatever stands under a name that speaks of secrets, and nothing else: for what we show ourselves, whose
+/// names we know.
+pub fn mask_named(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members.iter_mut() {
+                if speaks_of_secrets(name) && !member.is_null() && !member.is_boolean() {
+                    *member = Value::String(MASK.to_owned());
+                } else {
+                    mask_named(member);
+                }
+            }
+        }
+        Value::Array(elements) => elements.iter_mut().for_each(mask_named),
+        Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 fn mask_members(value: &mut Value) {
@@ -122,6 +140,26 @@ fn looks_like_key(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stands_under_a_secrets_name_is_hidden_whole_and_ids_stay() {
+        let mut view = serde_json::json!({
+            "id": "usr_01890a5d000070008000000000000000",
+            "name": "Basic Plan",
+            "password": {"value": "x"},
+            "api_tokens": ["x"],
+            "parts": [{"client_secret": "x", "has_secret": true}],
+        });
+        mask_named(&mut view);
+        let shown = serde_json::json!({
+            "id": "usr_01890a5d000070008000000000000000",
+            "name": "Basic Plan",
+            "password": "***",
+            "api_tokens": "***",
+            "parts": [{"client_secret": "***", "has_secret": true}],
+        });
+        assert_eq!(view, shown);
+    }
 
     #[test]
     fn what_looks_like_a_secret_is_hidden_and_the_rest_stays() {
