@@ -1,71 +1,73 @@
-//! What a step can use, and the check of its input: when its workflow is saved, before its expressions have values, and
-//! at the call.
+//! What a step can use, and the check of its input when its workflow is saved, before its expressions have values.
+
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
-use tidegate_model::{ErrorCode, FieldError, StepError};
+use tidegate_model::FieldError;
 
-use crate::{Action, BuiltinAction, Schema, action, actions, builtin, builtins};
+use crate::{Action, BuiltinAction, Schema, builtin, builtins, catalogue};
 
 /// What a step can use.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Uses {
     /// An action of a connector.
-    Action(&'static Action),
+    Action(Arc<Action>),
     /// An action of the engine's own.
     Builtin(&'static BuiltinAction),
 }
 
 impl Uses {
-    /// What a step's `uses` names.
+    /// What a step's `uses` names, of what is built in.
     pub fn named(uses: &str) -> Option<Self> {
-        action(uses).map(Self::Action).or_else(|| builtin(uses).map(Self::Builtin))
+        builtin(uses).map(Self::Builtin).or_else(|| catalogue::action(uses).cloned().map(Self::Action))
     }
 
-    /// All that steps can use.
+    /// All that is built in.
     pub fn all() -> impl Iterator<Item = Self> {
-        actions().map(Self::Action).chain(builtins().map(Self::Builtin))
+        let actions = catalogue::connectors().flat_map(|connector| connector.actions.values().cloned());
+        actions.map(Self::Action).chain(builtins().map(Self::Builtin))
     }
 
     /// Its name in a step's `uses`.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &str {
         match self {
-            Self::Action(action) => action.name,
+            Self::Action(action) => &action.name,
             Self::Builtin(action) => action.builtin.name(),
         }
     }
 
     /// Its name for display.
-    pub fn title(self) -> &'static str {
+    pub fn title(&self) -> &str {
         match self {
-            Self::Action(action) => action.title,
+            Self::Action(action) => &action.document.title,
             Self::Builtin(action) => action.title,
         }
     }
 
     /// What its input looks like.
-    pub fn input(self) -> &'static Schema {
+    pub fn input(&self) -> &Schema {
         match self {
             Self::Action(action) => &action.input,
             Self::Builtin(action) => &action.input,
         }
     }
 
-    /// That whose name is nearest to one that doesn't exist, if any is near enough to be meant; one of the same connector
-    /// rather than another's.
-    pub fn nearest(name: &str) -> Option<Self> {
-        let letters: Vec<char> = name.chars().take(80).collect();
+    /// Of some names that which is nearest to one that doesn't exist, if any is near enough to be meant; one of the same
+    /// connector rather than another's.
+    pub fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+        let letters: Vec<char> = name.chars().take(120).collect();
         let connector = |name: &str| name.split('.').next().unwrap_or_default().to_owned();
-        let distance = |uses: Self| {
-            let distance = edit_distance(&letters, &uses.name().chars().collect::<Vec<_>>());
-            (connector(uses.name()) != connector(name), distance)
-        };
-        let near = Self::all().filter(|uses| distance(*uses).1 <= uses.name().len() / 2);
-        near.min_by_key(|uses| distance(*uses))
+        let of = connector(name);
+        let near = names.map(|known| {
+            let distance = edit_distance(&letters, &known.chars().collect::<Vec<_>>());
+            ((connector(known) != of, distance), known)
+        });
+        near.filter(|((_, distance), known)| *distance <= known.len() / 2).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
     }
 
     /// Checks the `with` of a step. Errors at texts for which `is_template` holds are left out: what they become is known
     /// only in a run. Pointers are relative to `with`.
-    pub fn validate_step_input(self, with: &Map<String, Value>, is_template: fn(&str) -> bool) -> Vec<FieldError> {
+    pub fn validate_step_input(&self, with: &Map<String, Value>, is_template: fn(&str) -> bool) -> Vec<FieldError> {
         match self {
             Self::Action(action) => action.input.errors(&Value::Object(with.clone()), is_template),
             Self::Builtin(action) => action.errors(with, is_template),
@@ -86,24 +88,4 @@ fn edit_distance(a: &[char], b: &[char]) -> usize {
         }
     }
     row[b.len()]
-}
-
-impl Action {
-    /// Checks a filled-in input.
-    ///
-    /// # Errors
-    /// `input_invalid`, naming every field that doesn't fit by its pointer within `with`.
-    pub fn check_input(&self, input: &Value) -> Result<(), StepError> {
-        let errors = self.input.errors(input, |_| false);
-        if errors.is_empty() { Ok(()) } else { Err(self.input_error(&errors)) }
-    }
-
-    pub(crate) fn input_error(&self, errors: &[FieldError]) -> StepError {
-        let list: Vec<_> =
-            errors.iter().take(5).map(|error| format!("/with{} {}", error.pointer, error.detail)).collect();
-        StepError::terminal(
-            ErrorCode::InputInvalid,
-            format!("the input does not fit {}: {}", self.name, list.join("; ")),
-        )
-    }
 }

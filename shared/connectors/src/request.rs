@@ -1,23 +1,28 @@
-//! Makes a request of an action and its filled-in input.
+//! Makes requests: of an action's template and its filled-in input.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use serde_json::{Map, Value};
-use tidegate_egress::{Auth, Effect, OutboundRequest, is_reserved_header};
-use tidegate_model::{ErrorCode, FieldError, Pointer, StepError};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tidegate_egress::{Effect, OutboundRequest, is_reserved_header};
+use tidegate_engine::{Data, Names, Scope, TemplatePart, template_parts};
+use tidegate_model::{Connection, ErrorCode, Placeholder, Pointer, StepError};
 use url::Url;
 
-use crate::{Action, Need, RequestShape};
+use crate::form::{encode, scalar};
+use crate::manifest::{ConnectorDocument, ListStyle, Need, RequestTemplate};
+use crate::{Action, Connector};
 
-/// What an action says of its request; timeout, idempotency key and trace context are the caller's.
-#[derive(Debug)]
+/// A request, before it has a timeout and the headers of the call.
+#[derive(Debug, Clone)]
 pub struct RequestParts {
     /// The method.
     pub method: Method,
-    /// The URL; empty where `auth` takes it from the secret.
+    /// The URL; empty where the connection's secret is the URL.
     pub url: String,
     /// The headers.
     pub headers: HeaderMap,
@@ -25,8 +30,6 @@ pub struct RequestParts {
     pub body: Option<Bytes>,
     /// Whether the call only reads.
     pub effect: Effect,
-    /// Where the connection's secret goes.
-    pub auth: Auth,
 }
 
 impl RequestParts {
@@ -37,106 +40,301 @@ impl RequestParts {
         idempotency_key: Option<String>,
         traceparent: Option<String>,
     ) -> OutboundRequest {
-        let Self { method, url, headers, body, effect, auth } = self;
+        let Self { method, url, headers, body, effect } = self;
         let idempotency_key =
             idempotency_key.filter(|_| effect == Effect::Write && !headers.contains_key("idempotency-key"));
-        OutboundRequest { method, url, headers, body, timeout, effect, auth, idempotency_key, traceparent }
+        OutboundRequest { method, url, headers, body, timeout, effect, idempotency_key, traceparent }
     }
+
+    /// Puts a parameter into the query in the place of those of this name.
+    pub(crate) fn set_query(&mut self, name: &str, value: &str) -> Result<(), StepError> {
+        let mut url = Url::parse(&self.url).map_err(|error| unusable(&error.to_string()))?;
+        let others: Vec<(String, String)> =
+            url.query_pairs().filter(|(known, _)| known != name).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
+        url.query_pairs_mut().clear().extend_pairs(others).append_pair(name, value);
+        self.url = url.into();
+        Ok(())
+    }
+
+    /// Puts a member into the JSON body.
+    pub(crate) fn set_json(&mut self, name: &str, value: Value) {
+        let body = self.body.as_deref().and_then(|body| serde_json::from_slice(body).ok());
+        let mut body = match body {
+            Some(Value::Object(members)) => members,
+            _ => Map::new(),
+        };
+        body.insert(name.to_owned(), value);
+        self.body = Some(Value::Object(body).to_string().into());
+    }
+}
+
+/// What the expressions of a request see.
+pub(crate) struct Inputs<'a> {
+    /// The step's input, checked.
+    pub(crate) input: &'a Value,
+    /// The connection, where there is one.
+    pub(crate) connection: Option<&'a Connection>,
+    /// The time.
+    pub(crate) now: Timestamp,
+}
+
+/// The step's input, and `null` for what it could have given.
+struct InputNames {
+    given: Data,
+    names: Vec<String>,
+    declared: Vec<String>,
+}
+
+impl Names for InputNames {
+    fn get(&self, name: &str) -> Option<Data> {
+        let given = self.given.member(name);
+        given.or_else(|| self.declared.iter().any(|known| known == name).then(|| Data::from(&Value::Null)))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.names.clone()
+    }
+}
+
+/// `input` as expressions of the action see it.
+pub(crate) fn input_data<'n>(input: &Value, declared: impl Iterator<Item = &'n str>) -> Data {
+    let names = input.as_object().into_iter().flat_map(Map::keys).cloned().collect();
+    let declared = declared.map(str::to_owned).collect();
+    Data::lazy(Arc::new(InputNames { given: Data::from(input), names, declared }))
 }
 
 impl Action {
-    /// Checks the filled-in input and makes the request of it. `connected`: whether the step has a connection.
+    /// Checks the filled-in input and makes the (first) request of it.
     ///
     /// # Errors
-    /// `input_invalid`, naming the field by its pointer; `connection_unusable` where there must be one.
-    pub fn request(&self, input: &Value, connected: bool) -> Result<RequestParts, StepError> {
-        if self.connection == Need::Required && !connected {
-            return Err(StepError::terminal(
-                ErrorCode::ConnectionUnusable,
-                format!("{} needs a connection of the connector {:?}; name one in the step", self.name, self.connector),
-            ));
-        }
+    /// `input_invalid`, naming the field by its pointer; `connection_unusable` where there must be a connection, or another.
+    pub fn request(&self, input: &Value, connection: Option<&Connection>, now: Timestamp) -> Result<RequestParts, StepError> {
+        self.check_connection(connection)?;
         self.check_input(input)?;
-        let effect = self.effect(input);
-        match self.request {
-            RequestShape::PostToSecretUrl { field } => Ok(RequestParts {
-                method: Method::POST,
-                url: String::new(),
-                headers: HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(JSON))]),
-                body: Some(input.to_string().into()),
-                effect,
-                auth: Auth::UrlField { field: field.to_owned() },
-            }),
-            RequestShape::Http => {
-                let auth = if connected { Auth::Http } else { Auth::None };
-                http_request(input, effect, auth).map_err(|error| self.input_error(&[error]))
+        let Some(template) = &self.document.request else {
+            return Err(unusable(&format!("{} makes no request", self.name)));
+        };
+        let inputs = Inputs { input, connection, now };
+        template
+            .fill(&self.connector, &inputs, self.declared(), self.effect(input))
+            .map_err(|reason| StepError::terminal(ErrorCode::InputInvalid, format!("{}: {reason}", self.name)))
+    }
+
+    pub(crate) fn check_connection(&self, connection: Option<&Connection>) -> Result<(), StepError> {
+        let refused = |message: String| Err(StepError::terminal(ErrorCode::ConnectionUnusable, message));
+        let name = &self.connector.name;
+        match (self.need(), connection) {
+            (Need::Required, None) => {
+                refused(format!("{} needs a connection of the connector {name:?}; name one in the step", self.name))
             }
+            (Need::None, Some(_)) => refused(format!("{} takes no connection; remove it from the step", self.name)),
+            (_, Some(connection)) if !self.fits(connection) => refused(self.misfit(connection)),
+            _ => Ok(()),
         }
     }
+
+    /// Whether it can be called with a connection. `http.request` takes all whose secret isn't the URL itself.
+    pub fn fits(&self, connection: &Connection) -> bool {
+        if self.is_http_request() {
+            return connection.placement.url.is_none();
+        }
+        let of_connector = connection.connector == self.connector.name && connection.publisher == self.publisher;
+        of_connector && self.takes(&connection.auth)
+    }
+
+    /// Why it can't be called with a connection.
+    pub fn misfit(&self, connection: &Connection) -> String {
+        let (id, of, connector) = (connection.id, &connection.connector, &self.connector.name);
+        if self.is_http_request() {
+            return format!("the secret of the connection {id} is a whole URL, which {} can't use", self.name);
+        }
+        if of != connector || connection.publisher != self.publisher {
+            return format!("the connection {id} is for `{of}`, but {} needs one for `{connector}`", self.name);
+        }
+        let takes = self.document.auth.iter().flatten().map(|id| format!("`{id}`")).collect::<Vec<_>>().join(" or ");
+        format!("the connection {id} signs in by `{}`, but {} needs one by {takes}", connection.auth, self.name)
+    }
+}
+
+impl Connector {
+    /// The request that shows whether a connection works; none where the manifest has none for it.
+    ///
+    /// # Errors
+    /// The connection's settings make no request.
+    pub fn test_request(&self, connection: &Connection, now: Timestamp) -> Result<Option<RequestParts>, StepError> {
+        let of = |ids: &Vec<String>| ids.contains(&connection.auth);
+        let Some(test) = self.document.test.as_ref().filter(|test| test.auth.as_ref().is_none_or(of)) else {
+            return Ok(None);
+        };
+        let inputs = Inputs { input: &json!({}), connection: Some(connection), now };
+        let parts = test.request.fill(&self.document, &inputs, std::iter::empty(), Effect::Read);
+        parts.map(Some).map_err(|reason| unusable(&format!("the test request of {}: {reason}", self.name())))
+    }
+}
+
+fn unusable(reason: &str) -> StepError {
+    StepError::terminal(ErrorCode::InputInvalid, reason.to_owned())
 }
 
 const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-fn http_request(input: &Value, effect: Effect, auth: Auth) -> Result<RequestParts, FieldError> {
-    let text = |field: &str| input.get(field).and_then(Value::as_str);
-    let at = |field: &str| Pointer::root().push(field);
-    let no_fields = Map::new();
-    let fields = |field: &str| input.get(field).and_then(Value::as_object).unwrap_or(&no_fields);
-
-    let method = Method::from_bytes(text("method").unwrap_or_default().as_bytes())
-        .map_err(|_| FieldError::new(at("method"), "is not a method"))?;
-    let mut url = Url::parse(text("url").unwrap_or_default())
-        .map_err(|error| FieldError::new(at("url"), format!("is not a URL: {error}")))?;
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err(FieldError::new(at("url"), "must begin with https:// or http://"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(FieldError::new(at("url"), "must not have a user name or password; use a connection"));
-    }
-    url.set_fragment(None);
-    add_query(&mut url, fields("query"));
-
-    let mut headers = HeaderMap::new();
-    for (name, value) in fields("headers") {
-        let at = at("headers").push(name);
-        let parsed = HeaderName::from_bytes(name.as_bytes())
-            .map_err(|_| FieldError::new(at.clone(), "is not a header's name"))?;
-        if is_reserved_header(name) {
-            return Err(FieldError::new(at, "is set by the connection itself; remove it"));
+impl RequestTemplate {
+    fn fill<'n>(
+        &self,
+        connector: &ConnectorDocument,
+        inputs: &Inputs<'_>,
+        declared: impl Iterator<Item = &'n str>,
+        effect: Effect,
+    ) -> Result<RequestParts, String> {
+        let settings = inputs.connection.map(|connection| Value::Object(connection.settings.clone()));
+        let scope = Scope::new([
+            ("input".to_owned(), input_data(inputs.input, declared)),
+            ("connection".to_owned(), Data::from(&settings.unwrap_or_else(|| json!({})))),
+            ("now".to_owned(), Data::from(&json!(inputs.now))),
+        ]);
+        let address = self.path.as_ref().or(self.url.as_ref());
+        let pieces = address.map(|address| template_parts(address)).transpose()?.unwrap_or_default();
+        let expressions = pieces.iter().filter_map(|piece| match piece {
+            TemplatePart::Expression(source) => Some(json!(format!("{{{{{source}}}}}"))),
+            TemplatePart::Text(_) => None,
+        });
+        let mut all_headers = connector.headers.clone();
+        for (name, value) in &self.headers {
+            all_headers.retain(|known, _| !known.eq_ignore_ascii_case(name));
+            all_headers.insert(name.clone(), value.clone());
         }
-        let value = HeaderValue::from_str(&scalar(value))
-            .map_err(|_| FieldError::new(at, "has characters that a header can't carry"))?;
-        headers.append(parsed, value);
-    }
-    let (body, content_type) = match (input.get("json"), text("body")) {
-        (Some(json), _) => (Some(json.to_string().into()), JSON),
-        (None, Some(body)) => (Some(Bytes::copy_from_slice(body.as_bytes())), TEXT),
-        (None, None) => (None, TEXT),
-    };
-    if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    }
-    Ok(RequestParts { method, url: url.into(), headers, body, effect, auth })
-}
+        // All at once, so that they share the bounds of one evaluation.
+        let template = json!({
+            "address": expressions.collect::<Vec<_>>(), "query": self.query, "headers": all_headers,
+            "json": self.json, "form": self.form, "text": self.text,
+        });
+        let mut filled = scope.fill_one(&template, &Pointer::root()).map_err(|error| match error.pointer.as_str() {
+            "" => error.message,
+            at => format!("{at}: {}", error.message),
+        })?;
+        prune(&template, &mut filled);
+        let Value::Object(mut filled) = filled else { return Err("its template is no object".to_owned()) };
+        let mut take = |name: &str| filled.remove(name).filter(|value| !value.is_null());
 
-/// Adds parameters to those that the URL has; a list gives its parameter several times, `null` leaves it out.
-fn add_query(url: &mut Url, query: &Map<String, Value>) {
-    let pairs: Vec<(&str, String)> = query
-        .iter()
-        .flat_map(|(name, value)| match value {
-            Value::Array(values) => values.iter().map(|value| (name.as_str(), scalar(value))).collect(),
-            Value::Null => Vec::new(),
-            Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
-                vec![(name.as_str(), scalar(value))]
+        let style = self.lists.unwrap_or_default();
+        let url = match address {
+            Some(_) => {
+                let values = take("address");
+                let values = values.as_ref().and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+                let address = escaped_address(&pieces, values)?;
+                let base = if self.path.is_some() { base_url(connector, inputs.connection)? } else { String::new() };
+                let mut url = Url::parse(&format!("{base}{address}")).map_err(|error| format!("its URL is none: {error}"))?;
+                let query = encode(&take("query").unwrap_or_default(), style);
+                if !query.is_empty() {
+                    url.query_pairs_mut().extend_pairs(query);
+                }
+                String::from(url)
             }
-        })
-        .collect();
-    if !pairs.is_empty() {
-        url.query_pairs_mut().extend_pairs(pairs);
+            None => String::new(),
+        };
+
+        let mut headers = HeaderMap::new();
+        for (name, value) in take("headers").as_ref().and_then(Value::as_object).into_iter().flatten() {
+            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header's name"))?;
+            if is_reserved_header(name) {
+                return Err(format!("the header {name} is set by the client itself"));
+            }
+            let value = HeaderValue::from_str(&scalar(value))
+                .map_err(|_| format!("the header {name} has characters that a header can't carry"))?;
+            headers.insert(parsed, value);
+        }
+        let (body, content_type) = match (take("json"), take("form"), take("text")) {
+            (Some(json), _, _) => (Some(json.to_string().into()), JSON),
+            (None, Some(form), _) => (Some(form_body(&form, style)), FORM),
+            (None, None, Some(text)) => (Some(scalar(&text).into()), TEXT),
+            (None, None, None) => (None, TEXT),
+        };
+        if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| format!("{:?} is no method", self.method))?;
+        Ok(RequestParts { method, url, headers, body, effect })
     }
 }
 
-fn scalar(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+fn form_body(form: &Value, style: ListStyle) -> Bytes {
+    let mut body = url::form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(encode(form, style));
+    body.finish().into()
+}
+
+fn base_url(connector: &ConnectorDocument, connection: Option<&Connection>) -> Result<String, String> {
+    let base = connector.base_url.as_deref().ok_or("its manifest has no base_url")?;
+    let setting = |name: &str| Some(connection?.settings.get(name)?.as_str()?.to_owned());
+    let base = Placeholder::fill(base, setting).map_err(|error| format!("its base_url {error}"))?;
+    Ok(base.trim_end_matches('/').to_owned())
+}
+
+/// A path or URL with its expressions' values in it, each a part of one segment.
+fn escaped_address(pieces: &[TemplatePart<'_>], values: &[Value]) -> Result<String, String> {
+    let mut address = String::new();
+    let mut values = values.iter();
+    // Where values stand, so that a segment that they make is looked at as a whole.
+    let mut filled = Vec::new();
+    for piece in pieces {
+        match piece {
+            TemplatePart::Text(text) => address.push_str(text),
+            TemplatePart::Expression(source) => {
+                let source = source.trim();
+                let text = match values.next() {
+                    Some(Value::Null) | None => return Err(format!("`{source}` is part of the address, but has no value")),
+                    Some(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => scalar(value),
+                    Some(Value::Array(_) | Value::Object(_)) => {
+                        return Err(format!("`{source}` is part of the address, but is no text or number"));
+                    }
+                };
+                filled.push((address.len(), source));
+                address.extend(escaped(&text));
+            }
+        }
+    }
+    for (at, source) in filled {
+        let start = address[..at].rfind('/').map_or(0, |slash| slash + 1);
+        let segment = address[start..].split(['/', '?', '#']).next().unwrap_or_default();
+        if segment.is_empty() || matches!(segment.replace("%2E", ".").as_str(), "." | "..") {
+            return Err(format!("`{source}` makes an empty, `.` or `..` segment of the address"));
+        }
+    }
+    Ok(address)
+}
+
+/// Everything but unreserved characters (RFC 3986, section 2.3), percent-encoded.
+fn escaped(text: &str) -> impl Iterator<Item = char> {
+    text.bytes().flat_map(|byte| {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let text = if plain { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+        text.chars().collect::<Vec<_>>()
+    })
+}
+
+/// Leaves out the members of objects whose template is one expression that yielded `null`.
+fn prune(template: &Value, filled: &mut Value) {
+    match (template, filled) {
+        (Value::Object(templates), Value::Object(members)) => {
+            members.retain(|name, value| !(value.is_null() && templates.get(name).is_some_and(is_expression)));
+            for (name, member) in members {
+                if let Some(template) = templates.get(name) {
+                    prune(template, member);
+                }
+            }
+        }
+        (Value::Array(templates), Value::Array(items)) => {
+            for (template, item) in templates.iter().zip(items) {
+                prune(template, item);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_expression(template: &Value) -> bool {
+    let parts = template.as_str().map(template_parts);
+    matches!(parts.as_ref().map(|parts| parts.as_deref()), Some(Ok([TemplatePart::Expression(_)])))
 }

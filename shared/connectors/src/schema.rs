@@ -1,45 +1,72 @@
-//! JSON Schemas of the catalogue, compiled once, whose errors are told for a person and never repeat the value.
+//! JSON Schemas, compiled once, whose errors are told for a person and never repeat the value.
 
 use std::sync::OnceLock;
 
 use jsonschema::error::{TypeKind, ValidationErrorKind};
-use jsonschema::{ValidationError, Validator};
+use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use tidegate_model::{FieldError, Pointer};
 
-/// A JSON Schema (draft 2020-12) of the catalogue.
+/// A JSON Schema (draft 2020-12).
 pub struct Schema {
-    text: &'static str,
-    compiled: OnceLock<(Value, Validator)>,
+    source: Source,
+    compiled: OnceLock<Result<(Value, Validator), String>>,
+}
+
+enum Source {
+    Text(&'static str),
+    Document(Value),
 }
 
 impl Schema {
     /// A schema from its JSON text; it is compiled on first use.
     pub const fn new(text: &'static str) -> Self {
-        Self { text, compiled: OnceLock::new() }
+        Self { source: Source::Text(text), compiled: OnceLock::new() }
+    }
+
+    /// A schema of a manifest; it is compiled on first use.
+    pub const fn of(document: Value) -> Self {
+        Self { source: Source::Document(document), compiled: OnceLock::new() }
     }
 
     /// The schema itself, for forms and documents.
     pub fn document(&self) -> &Value {
-        &self.compiled().0
+        match (self.compiled(), &self.source) {
+            (Ok((document, _)), _) | (Err(_), Source::Document(document)) => document,
+            (Err(_), Source::Text(_)) => &Value::Null,
+        }
+    }
+
+    /// Why it is no JSON Schema that can be used; nothing where it is one.
+    pub fn fault(&self) -> Option<&str> {
+        self.compiled().as_ref().err().map(String::as_str)
     }
 
     /// What is wrong with a value; pointers are relative to it. An error at a text for which `skip` holds is left out,
     /// as are the errors of absent values that such a text may yet bring.
     pub fn errors(&self, value: &Value, skip: fn(&str) -> bool) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        for error in self.compiled().1.iter_errors(value) {
-            explain(&error, skip, &mut errors);
+        match self.compiled() {
+            Ok((_, validator)) => {
+                for error in validator.iter_errors(value) {
+                    explain(&error, skip, &mut errors);
+                }
+            }
+            Err(fault) => errors.push(FieldError::new(Pointer::root(), format!("can't be checked: {fault}"))),
         }
         errors
     }
 
-    #[expect(clippy::expect_used, reason = "a test compiles every schema of the catalogue")]
-    fn compiled(&self) -> &(Value, Validator) {
+    fn compiled(&self) -> &Result<(Value, Validator), String> {
         self.compiled.get_or_init(|| {
-            let document: Value = serde_json::from_str(self.text).expect("the catalogue's schemas are JSON");
-            let validator = jsonschema::validator_for(&document).expect("the catalogue's schemas are JSON Schemas");
-            (document, validator)
+            let document = match &self.source {
+                Source::Text(text) => serde_json::from_str(text).map_err(|error| error.to_string())?,
+                Source::Document(document) => document.clone(),
+            };
+            // Patterns of manifests come from outside: these take linear time, whatever the pattern.
+            let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
+            let validator = options.build(&document).map_err(|error| error.to_string())?;
+            Ok((document, validator))
         })
     }
 }

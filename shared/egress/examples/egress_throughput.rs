@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Method};
 use support::{Server, Vault, ok};
-use tidegate_egress::{Auth, Effect, Egress, EgressSettings, OutboundRequest};
+use tidegate_egress::{Effect, Egress, EgressSettings, OutboundRequest};
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -22,7 +22,7 @@ async fn main() {
     let settings = EgressSettings { allow: vec!["127.0.0.1/32".parse().unwrap()], ..EgressSettings::default() };
     let egress = Egress::new(settings, vault.envelope.clone());
     let sealed = vault.connection(&[&server.host()], r#"{"type":"bearer","token":"a-token-of-some-length"}"#).await;
-    for (name, auth) in [("without a secret", Auth::None), ("with a bearer token", Auth::Http)] {
+    for (name, credential) in [("without a secret", None), ("with a bearer token", sealed.credential())] {
         for concurrency in [1, 8, 32] {
             let started = Instant::now();
             let worker = async || {
@@ -34,11 +34,10 @@ async fn main() {
                         body: Some(Bytes::from_static(b"{\"text\":\"Hello Alex! Order #12345 confirmed.\"}")),
                         timeout: Duration::from_secs(10),
                         effect: Effect::Write,
-                        auth: auth.clone(),
                         idempotency_key: Some("run_0190f5fb9d7c7ce3a1f5c8f1f2d3e4b5.notify".to_owned()),
                         traceparent: None,
                     };
-                    egress.send(request, sealed.credential()).await.unwrap();
+                    egress.send(request, credential).await.unwrap();
                 }
             };
             futures::future::join_all((0..concurrency).map(|_| worker())).await;

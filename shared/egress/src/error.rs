@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate_platform::envelope::EnvelopeError;
 
-use crate::Denied;
+use crate::{Denied, MailFailure};
 
 /// Why a call brought no response. The texts are for the author of the workflow.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,9 +35,6 @@ pub enum EgressError {
         /// The connection's hosts.
         hosts: Vec<String>,
     },
-    /// The action needs a connection and the call had none.
-    #[error("the call needs a connection")]
-    NoConnection,
     /// The connection's secret was not opened.
     #[error("the connection {connection} can't be opened")]
     Connection {
@@ -104,6 +101,16 @@ pub enum EgressError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// What a mail server answered.
+    #[error("the mail server {host} refuses: {reason}")]
+    Mail {
+        /// The server.
+        host: String,
+        /// Its answer.
+        reason: String,
+        /// What it means.
+        kind: MailFailure,
+    },
     /// This installation can make no calls.
     #[error("the HTTP client can't be set up: {0}")]
     Setup(String),
@@ -115,11 +122,11 @@ impl EgressError {
         match self {
             Self::Dns { .. } | Self::Connect { .. } | Self::Interrupted { .. } | Self::Timeout(_) => true,
             Self::Connection { source, .. } => source.is_retryable(),
+            Self::Mail { kind, .. } => *kind == MailFailure::Transient,
             Self::InvalidUrl(_)
             | Self::InvalidRequest(_)
             | Self::DeniedAddress { .. }
             | Self::HostNotAllowed { .. }
-            | Self::NoConnection
             | Self::Secret { .. }
             | Self::RequestTooLarge { .. }
             | Self::ResponseTooLarge { .. }
@@ -136,11 +143,11 @@ impl EgressError {
             | Self::InvalidRequest(_)
             | Self::DeniedAddress { .. }
             | Self::HostNotAllowed { .. }
-            | Self::NoConnection
             | Self::Connection { .. }
             | Self::Secret { .. }
             | Self::Dns { .. }
             | Self::Connect { .. }
+            | Self::Mail { .. }
             | Self::RequestTooLarge { .. }
             | Self::Setup(_) => false,
         }

@@ -12,6 +12,8 @@ mod redirect;
 mod resolver;
 mod secret;
 mod send;
+mod smtp;
+mod stream;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -26,6 +28,7 @@ pub use address::{AddressGuard, Denied, Rule};
 pub use error::EgressError;
 pub use headers::is_reserved_header;
 pub use resolver::{Resolver, SystemResolver};
+pub use smtp::{MailFailure, MailSecurity, MailServer, OutboundMail};
 
 /// How the client behaves. [`Default`] opens nothing.
 #[derive(Debug, Clone)]
@@ -35,6 +38,8 @@ pub struct EgressSettings {
     /// Loopback and link-local addresses stay closed, whatever `allow` says: set on AWS, where the credentials of the
     /// function lie behind such an address.
     pub never_open_loopback_or_link_local: bool,
+    /// Certificates (DER) of authorities that are trusted beside the system's: `--egress-ca`.
+    pub extra_roots: Vec<Vec<u8>>,
     /// How long connecting may take, TLS included; the request's own timeout bounds it too.
     pub connect_timeout: Duration,
     /// How long an idle connection is kept for the next call.
@@ -50,6 +55,7 @@ impl Default for EgressSettings {
         Self {
             allow: Vec::new(),
             never_open_loopback_or_link_local: false,
+            extra_roots: Vec::new(),
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             max_request_bytes: 6 << 20,
@@ -62,8 +68,8 @@ impl Default for EgressSettings {
 pub struct OutboundRequest {
     /// The method; `CONNECT` and `TRACE` are refused.
     pub method: Method,
-    /// An absolute `http` or `https` URL without user name and password; ignored, and best empty, with
-    /// [`Auth::UrlField`].
+    /// An absolute `http` or `https` URL without user name and password; ignored, and best empty, where the connection's
+    /// secret is the URL.
     pub url: String,
     /// Headers, none of them one that [`is_reserved_header`] names.
     pub headers: HeaderMap,
@@ -73,8 +79,6 @@ pub struct OutboundRequest {
     pub timeout: Duration,
     /// Redirects are followed for reads (`GET`, `HEAD`) alone; otherwise a redirect is the response.
     pub effect: Effect,
-    /// Where the connection's secret goes.
-    pub auth: Auth,
     /// Sent as `Idempotency-Key`.
     pub idempotency_key: Option<String>,
     /// Sent as `traceparent`, as it is.
@@ -90,25 +94,10 @@ pub enum Effect {
     Write,
 }
 
-/// Where a connection's secret goes in a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Auth {
-    /// Nowhere: the secret is not opened.
-    None,
-    /// It is the URL: that field of the secret's JSON object holds it whole.
-    UrlField {
-        /// The field's name: `webhook_url`.
-        field: String,
-    },
-    /// Into a header. The secret's JSON is `{"type":"bearer","token"}`, `{"type":"basic","username","password"}` or
-    /// `{"type":"header","name","value"}`.
-    Http,
-}
-
 /// A connection and what opens it.
 #[derive(Debug, Clone, Copy)]
 pub struct Credential<'a> {
-    /// The connection. Its secret goes only to `connection.hosts`: an entry `host` stands for the scheme's own port,
+    /// The connection. Its secret goes where its placement says, and only to `connection.hosts`: an entry `host` stands for the scheme's own port,
     /// `host:port` for that port. Where the URL is the workflow's and not the secret itself, `host` and `host:443` mean
     /// `https` alone.
     pub connection: &'a Connection,

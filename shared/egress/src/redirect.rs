@@ -28,8 +28,8 @@ pub(crate) fn target(from: &Url, status: u16, headers: &HeaderMap) -> Result<Opt
 
 /// Takes out of the headers what must not follow a redirect: the connection's secret always, and to another origin all
 /// that says who asks.
-pub(crate) fn trim(headers: &mut HeaderMap, secret: Option<&http::HeaderName>, from: &Url, to: &Url) {
-    if let Some(name) = secret {
+pub(crate) fn trim(headers: &mut HeaderMap, secrets: &[http::HeaderName], from: &Url, to: &Url) {
+    for name in secrets {
         headers.remove(name);
     }
     if from.origin() != to.origin() {
@@ -94,7 +94,7 @@ mod tests {
         let kept = |from: &str, to: &str| {
             let mut headers: HeaderMap =
                 all.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("v"))).collect();
-            trim(&mut headers, Some(&secret), &Url::parse(from).unwrap(), &Url::parse(to).unwrap());
+            trim(&mut headers, std::slice::from_ref(&secret), &Url::parse(from).unwrap(), &Url::parse(to).unwrap());
             let mut kept: Vec<String> = headers.keys().map(ToString::to_string).collect();
             kept.sort();
             kept

@@ -64,7 +64,8 @@ pub(crate) struct GuardedResolver {
 }
 
 impl GuardedResolver {
-    async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, EgressError> {
+    /// All addresses of a host, each of them checked.
+    pub(crate) async fn addresses(&self, host: &str) -> Result<Vec<IpAddr>, EgressError> {
         let failed = |reason: String| EgressError::Dns { host: host.to_owned(), reason };
         let addresses = self.resolver.resolve(host).await.map_err(|error| failed(error.to_string()))?;
         if addresses.is_empty() {

@@ -1,13 +1,14 @@
 //! A connection's secret: where it may go, opening it, and hiding it in what comes back.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem;
-use serde::Deserialize;
 use serde_json::Value;
+use tidegate_model::{Connection, Placed, SecretText};
 use tidegate_platform::Envelope;
 use tidegate_platform::key_service::KeyContext;
 use url::Url;
@@ -43,21 +44,22 @@ pub(crate) fn check_host(credential: &Credential<'_>, url: &Url, scheme_is_secre
     Err(EgressError::HostNotAllowed { target, hosts: credential.connection.hosts.clone() })
 }
 
-/// An opened secret.
+/// An opened secret: the fields that the connection's placement names.
 pub(crate) struct Secret<'a> {
-    credential: Credential<'a>,
-    plain: Zeroizing<Vec<u8>>,
+    connection: &'a Connection,
+    fields: BTreeMap<String, Zeroizing<String>>,
 }
 
 /// Strings to hide in a response.
 pub(crate) struct Masks(Vec<Zeroizing<String>>);
 
-#[derive(Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum HttpSecret {
-    Bearer { token: String },
-    Basic { username: String, password: String },
-    Header { name: String, value: String },
+/// What a connection's placement puts into a request.
+pub(crate) struct Injected {
+    /// The whole URL, where the secret is one.
+    pub(crate) url: Option<Zeroizing<String>>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) query: Vec<(String, Zeroizing<String>)>,
+    pub(crate) masks: Masks,
 }
 
 impl<'a> Secret<'a> {
@@ -67,47 +69,76 @@ impl<'a> Secret<'a> {
         let id = connection.id.to_string();
         let opened = envelope.open(credential.data_key, &context, id.as_bytes(), &connection.sealed).await;
         let plain = opened.map_err(|source| EgressError::Connection { connection: id, source })?;
-        Ok(Self { credential, plain })
-    }
-
-    /// The URL in a field of the secret.
-    pub(crate) fn url(&self, field: &str) -> Result<(Zeroizing<String>, Masks), EgressError> {
+        let mut secret = Self { connection, fields: BTreeMap::new() };
         // The parser's own error would quote the secret.
-        let value: Value = serde_json::from_slice(&self.plain).map_err(|_| self.unusable("it is not JSON"))?;
-        let url = value.get(field).and_then(Value::as_str);
-        let url = Zeroizing::new(url.ok_or_else(|| self.unusable("it has no URL"))?.to_owned());
-        let path = url.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path.to_owned());
-        let masks = Masks::new(std::iter::once(url.to_string()).chain(path));
-        Ok((url, masks))
+        let value: BTreeMap<String, Value> =
+            serde_json::from_slice(&plain).map_err(|_| secret.unusable("it is no JSON object"))?;
+        for (name, value) in value {
+            if let Value::String(text) = value {
+                secret.fields.insert(name, Zeroizing::new(text));
+            }
+        }
+        Ok(secret)
     }
 
-    /// The header that carries the secret.
-    pub(crate) fn header(&self) -> Result<(HeaderName, HeaderValue, Masks), EgressError> {
-        let secret = serde_json::from_slice(&self.plain)
-            .map_err(|_| self.unusable("it is neither a bearer token, nor user name and password, nor a header"))?;
-        let (name, value, masks) = match secret {
-            HttpSecret::Bearer { token } => (AUTHORIZATION, format!("Bearer {token}"), vec![token]),
-            HttpSecret::Basic { username, password } => {
+    /// A field of the secret.
+    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(|text| text.as_str())
+    }
+
+    /// What goes into a request, as the connection's placement says.
+    pub(crate) fn inject(&self) -> Result<Injected, EgressError> {
+        let placement = &self.connection.placement;
+        let url = match &placement.url {
+            Some(field) => {
+                let url = self.field(field).ok_or_else(|| self.unusable("it has no URL"))?;
+                Some(Zeroizing::new(url.to_owned()))
+            }
+            None => None,
+        };
+        let mut encoded = Vec::new();
+        let mut headers = Vec::new();
+        for (name, placed) in &placement.headers {
+            let name = HeaderName::from_bytes(name.as_bytes()).ok().filter(|name| !is_reserved_header(name.as_str()));
+            let name = name.ok_or_else(|| self.unusable("its header's name can't be used"))?;
+            let text = self.text(placed, &mut encoded)?;
+            let mut value = HeaderValue::from_str(&text)
+                .map_err(|_| self.unusable("it has characters that a header can't carry"))?;
+            value.set_sensitive(true);
+            headers.push((name, value));
+        }
+        let mut query = Vec::new();
+        for (name, placed) in &placement.query {
+            query.push((name.clone(), self.text(placed, &mut encoded)?));
+        }
+        let path = url.iter().filter_map(|url| url.split_once("://")?.1.split_once('/')).map(|(_, path)| path.to_owned());
+        let fields = self.fields.values().map(|text| text.to_string());
+        let masks = Masks::new(fields.chain(path).chain(encoded));
+        Ok(Injected { url, headers, query, masks })
+    }
+
+    fn text(&self, placed: &Placed, encoded: &mut Vec<String>) -> Result<Zeroizing<String>, EgressError> {
+        let fill = |text: &SecretText| {
+            let filled = text.fill(|name| self.field(name)).map(Zeroizing::new);
+            filled.ok_or_else(|| self.unusable("it lacks a field that the request needs"))
+        };
+        match placed {
+            Placed::Text(text) => fill(text),
+            Placed::Basic { username, password } => {
+                let (username, password) = (fill(username)?, fill(password)?);
                 if username.contains(':') {
                     return Err(self.unusable("its user name has a colon, which basic authentication can't carry"));
                 }
-                let encoded = STANDARD.encode(Zeroizing::new(format!("{username}:{password}")).as_bytes());
-                (AUTHORIZATION, format!("Basic {encoded}"), vec![encoded, password])
+                let basic = STANDARD.encode(Zeroizing::new(format!("{}:{}", *username, *password)).as_bytes());
+                let text = Zeroizing::new(format!("Basic {basic}"));
+                encoded.push(basic);
+                Ok(text)
             }
-            HttpSecret::Header { name, value } => {
-                let parsed = HeaderName::from_bytes(name.as_bytes()).ok();
-                let name = parsed.filter(|name| !is_reserved_header(name.as_str()));
-                (name.ok_or_else(|| self.unusable("its header's name can't be used"))?, value.clone(), vec![value])
-            }
-        };
-        let mut value =
-            HeaderValue::from_str(&value).map_err(|_| self.unusable("it has characters that a header can't carry"))?;
-        value.set_sensitive(true);
-        Ok((name, value, Masks::new(masks)))
+        }
     }
 
     pub(crate) fn unusable(&self, reason: &'static str) -> EgressError {
-        EgressError::Secret { connection: self.credential.connection.id.to_string(), reason }
+        EgressError::Secret { connection: self.connection.id.to_string(), reason }
     }
 }
 
@@ -117,7 +148,7 @@ impl Masks {
     }
 
     /// The secrets, and how they look in a form and in base64; escapes are undone where they are looked for.
-    fn new(secrets: impl IntoIterator<Item = String>) -> Self {
+    pub(crate) fn new(secrets: impl IntoIterator<Item = String>) -> Self {
         let spellings = secrets.into_iter().map(Zeroizing::new).flat_map(|secret| {
             let escaped = Zeroizing::new(Value::from(secret.as_str()).to_string());
             let escaped = Zeroizing::new(escaped.trim_matches('"').to_owned());

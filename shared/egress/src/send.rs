@@ -12,15 +12,15 @@ use url::{Host, Url};
 use crate::headers::outgoing;
 use crate::redirect::{self, MAX_REDIRECTS};
 use crate::resolver::{Connector, GuardedResolver};
-use crate::secret::{Masks, Secret, check_host};
-use crate::{Auth, Credential, Effect, Egress, EgressError, OutboundRequest, OutboundResponse};
+use crate::secret::{Injected, Masks, Secret, check_host};
+use crate::{Credential, Effect, Egress, EgressError, OutboundRequest, OutboundResponse};
 
 /// A request ready to go: checked, and with the secret in it.
 struct Prepared {
     url: Url,
     headers: HeaderMap,
-    /// The header that holds the secret.
-    secret: Option<HeaderName>,
+    /// The headers that hold the secret.
+    secrets: Vec<HeaderName>,
     masks: Masks,
 }
 
@@ -49,7 +49,7 @@ impl Egress {
             return Err(EgressError::RequestTooLarge { limit });
         }
         let headers = outgoing(&mut request)?;
-        let Prepared { mut url, mut headers, secret, masks } = self.prepare(&request, headers, credential).await?;
+        let Prepared { mut url, mut headers, secrets, masks } = self.prepare(&request, headers, credential).await?;
         let may_follow = request.effect == Effect::Read && matches!(request.method, Method::GET | Method::HEAD);
 
         let mut redirects = 0;
@@ -71,7 +71,7 @@ impl Egress {
                 return Err(EgressError::Redirect { host: host_of(&url), reason });
             }
             self.check_url(&next)?;
-            redirect::trim(&mut headers, secret.as_ref(), &url, &next);
+            redirect::trim(&mut headers, &secrets, &url, &next);
             if url.origin() != next.origin() {
                 request.body = None;
             }
@@ -86,26 +86,31 @@ impl Egress {
         mut headers: HeaderMap,
         credential: Option<Credential<'_>>,
     ) -> Result<Prepared, EgressError> {
-        let envelope = &self.shared.envelope;
-        let (url, secret, masks) = match &request.auth {
-            Auth::None => (self.parse(&request.url)?, None, Masks::none()),
-            Auth::Http => {
-                let credential = credential.ok_or(EgressError::NoConnection)?;
-                let url = self.parse(&request.url)?;
-                check_host(&credential, &url, false)?;
-                let (name, value, masks) = Secret::open(envelope, credential).await?.header()?;
-                headers.insert(&name, value);
-                (url, Some(name), masks)
-            }
-            Auth::UrlField { field } => {
-                let credential = credential.ok_or(EgressError::NoConnection)?;
-                let (url, masks) = Secret::open(envelope, credential).await?.url(field)?;
-                let url = self.parse(&url)?;
-                check_host(&credential, &url, true)?;
-                (url, None, masks)
-            }
+        let Some(credential) = credential else {
+            return Ok(Prepared { url: self.parse(&request.url)?, headers, secrets: Vec::new(), masks: Masks::none() });
         };
-        Ok(Prepared { url, headers, secret, masks })
+        let envelope = &self.shared.envelope;
+        if credential.connection.placement.url.is_some() {
+            let Injected { url, masks, .. } = Secret::open(envelope, credential).await?.inject()?;
+            let url = self.parse(url.as_deref().map_or("", |url| url.as_str()))?;
+            check_host(&credential, &url, true)?;
+            return Ok(Prepared { url, headers, secrets: Vec::new(), masks });
+        }
+        let mut url = self.parse(&request.url)?;
+        check_host(&credential, &url, false)?;
+        if credential.connection.placement.is_empty() {
+            return Ok(Prepared { url, headers, secrets: Vec::new(), masks: Masks::none() });
+        }
+        let injected = Secret::open(envelope, credential).await?.inject()?;
+        let mut secrets = Vec::new();
+        for (name, value) in injected.headers {
+            secrets.push(name.clone());
+            headers.insert(name, value);
+        }
+        if !injected.query.is_empty() {
+            url.query_pairs_mut().extend_pairs(injected.query.iter().map(|(name, value)| (name, value.as_str())));
+        }
+        Ok(Prepared { url, headers, secrets, masks: injected.masks })
     }
 
     fn parse(&self, url: &str) -> Result<Url, EgressError> {
@@ -129,8 +134,7 @@ impl Egress {
             Some(Host::Ipv4(address)) => address.into(),
             Some(Host::Ipv6(address)) => address.into(),
         };
-        let denied = self.shared.guard.check(address);
-        denied.map_err(|denied| EgressError::DeniedAddress { host: host_of(url), denied })
+        self.checked(&host_of(url), address).map(drop)
     }
 
     /// One request, up to the response's headers.
@@ -178,16 +182,22 @@ impl Egress {
         Ok(OutboundResponse { status, headers: std::mem::take(response.headers_mut()), body })
     }
 
+    pub(crate) fn resolver(&self) -> GuardedResolver {
+        GuardedResolver { resolver: Arc::clone(&self.shared.resolver), guard: Arc::clone(&self.shared.guard) }
+    }
+
     fn client(&self) -> Result<&reqwest::Client, EgressError> {
         let shared = &self.shared;
         let client = shared.client.get_or_init(|| {
-            let resolver = GuardedResolver { resolver: Arc::clone(&shared.resolver), guard: Arc::clone(&shared.guard) };
+            let roots = shared.settings.extra_roots.iter().map(|root| reqwest::Certificate::from_der(root));
+            let roots = roots.collect::<Result<Vec<_>, _>>().map_err(|error| EgressError::Setup(innermost(&error)))?;
             #[expect(clippy::disallowed_methods, reason = "this is the one client, with the guard in its connector")]
             reqwest::Client::builder()
                 .no_proxy()
                 .redirect(Policy::none())
                 .referer(false)
-                .dns_resolver(Connector(Arc::new(resolver)))
+                .tls_certs_merge(roots)
+                .dns_resolver(Connector(Arc::new(self.resolver())))
                 .connect_timeout(shared.settings.connect_timeout)
                 .pool_idle_timeout(shared.settings.idle_timeout)
                 .build()

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
 use support::{Names, Sealed, Server, Vault, get, ok, read_request, redirect, response};
-use tidegate_egress::{Auth, Effect, Egress, EgressError, EgressSettings, OutboundRequest, OutboundResponse, Resolver};
+use tidegate_egress::{Effect, Egress, EgressError, EgressSettings, OutboundRequest, OutboundResponse, Resolver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 
@@ -582,7 +582,6 @@ async fn a_redirect_to_another_origin_carries_nothing_that_says_who_asks() {
         request.headers = headers(&[("cookie", "session"), ("x-api-key", "callers-own"), ("accept", "text/plain")]);
         request.idempotency_key = Some("key-1".into());
         request.body = Some(Bytes::from_static(b"query"));
-        request.auth = Auth::Http;
         request
     };
     let sealed = vault.connection(&[&host], r#"{"type":"bearer","token":"hunter2-hunter2"}"#).await;
@@ -622,12 +621,19 @@ async fn secrets_go_into_their_header() {
     ];
     for (secret, name, value) in cases {
         let sealed = vault.connection(&[&server.host()], secret).await;
-        let mut request = OutboundRequest { auth: Auth::Http, ..post(&server.url("/"), "x") };
+        let mut request = post(&server.url("/"), "x");
         request.headers.insert(AUTHORIZATION, HeaderValue::from_static("callers own"));
         egress.send(request, sealed.credential()).await.unwrap();
         let request = server.requests().pop().unwrap();
         assert_eq!(sent(&request, name), [value], "{secret}");
     }
+
+    // In the query, beside what the workflow has there.
+    let secret = r#"{"type":"query","name":"app id","value":"k3y&x=1"}"#;
+    let sealed = vault.connection(&[&server.host()], secret).await;
+    egress.send(get(&server.url("/?a=1")), sealed.credential()).await.unwrap();
+    let request = server.requests().pop().unwrap();
+    assert!(request.starts_with("GET /?a=1&app+id=k3y%26x%3D1 HTTP/1.1"), "{request}");
 
     let unusable = [
         "",
@@ -645,7 +651,7 @@ async fn secrets_go_into_their_header() {
     let before = server.requests().len();
     for secret in unusable {
         let sealed = vault.connection(&[&server.host()], secret).await;
-        let request = OutboundRequest { auth: Auth::Http, ..get(&server.url("/")) };
+        let request = get(&server.url("/"));
         let error = egress.send(request, sealed.credential()).await.unwrap_err();
         assert!(matches!(error, EgressError::Secret { .. }), "{secret}: {error}");
         assert!(!all_texts(&error).contains("hunter2"), "{error:?}");
@@ -679,24 +685,24 @@ async fn a_secret_is_opened_only_for_its_hosts() {
     // Whoever tried to open this one would get another error.
     let unopenable = Sealed::unopenable(&hosts);
     for url in elsewhere {
-        let request = OutboundRequest { auth: Auth::Http, ..get(&url) };
+        let request = get(&url);
         let error = egress.send(request, unopenable.credential()).await.unwrap_err();
         assert!(matches!(&error, EgressError::HostNotAllowed { .. }), "{url}: {error}");
         assert!(error.to_string().contains("api.test, api.test:443, plain.test:80"), "{error}");
     }
     assert_eq!(server.connections(), 0);
 
-    let request = OutboundRequest { auth: Auth::Http, ..get("http://127.0.0.2/") };
+    let request = get("http://127.0.0.2/");
     let error = egress.send(request, Sealed::unopenable(&["127.0.0.2:80"]).credential()).await.unwrap_err();
     assert!(matches!(error, EgressError::DeniedAddress { .. }), "an address is checked first: {error}");
 
     let allowed = format!("http://API.test:{port}/");
-    let request = OutboundRequest { auth: Auth::Http, ..get(&allowed) };
+    let request = get(&allowed);
     let error = egress.send(request, unopenable.credential()).await.unwrap_err();
     assert!(matches!(error, EgressError::Connection { .. }) && !error.is_retryable(), "{error}");
 
     let sealed = vault.connection(&hosts, r#"{"type":"bearer","token":"hunter2"}"#).await;
-    let request = || OutboundRequest { auth: Auth::Http, ..get(&allowed) };
+    let request = || get(&allowed);
     egress.send(request(), sealed.credential()).await.unwrap();
     assert_eq!(sent(&server.requests()[0], "authorization"), ["Bearer hunter2"]);
 
@@ -705,14 +711,8 @@ async fn a_secret_is_opened_only_for_its_hosts() {
     let error = egress.send(request(), moved.credential()).await.unwrap_err();
     assert!(matches!(error, EgressError::Connection { .. }), "another tenant's: {error}");
 
-    assert!(matches!(egress.send(request(), None).await, Err(EgressError::NoConnection)));
-    let unused = OutboundRequest { auth: Auth::None, ..get(&allowed) };
-    egress.send(unused, unopenable.credential()).await.unwrap();
+    egress.send(request(), None).await.unwrap();
     assert_eq!(sent(server.requests().last().unwrap(), "authorization"), [""; 0]);
-}
-
-fn slack() -> Auth {
-    Auth::UrlField { field: "webhook_url".into() }
 }
 
 #[tokio::test]
@@ -735,7 +735,7 @@ async fn a_secret_url_is_called_and_never_shown() {
         let secret = serde_json::json!({ "webhook_url": url }).to_string();
         let sealed = vault.connection(hosts, &secret).await;
         let timeout = Duration::from_millis(300);
-        egress.send(OutboundRequest { auth: slack(), timeout, ..post("", "{}") }, sealed.credential()).await
+        egress.send(OutboundRequest { timeout, ..post("", "{}") }, sealed.credential()).await
     };
 
     let response = call(&server.url("/services/T0/B0/hunter2?x=hunter2"), &[&server.host()]).await.unwrap();
@@ -762,8 +762,8 @@ async fn a_secret_url_is_called_and_never_shown() {
         assert!(!all_texts(&error).contains("hunter2"), "{error:?}");
     }
 
-    let sealed = vault.connection(&["a.test"], r#"{"other":"hunter2"}"#).await;
-    let error = egress.send(OutboundRequest { auth: slack(), ..post("", "") }, sealed.credential()).await.unwrap_err();
+    let sealed = vault.connection(&["a.test"], r#"{"url":"hunter2"}"#).await;
+    let error = egress.send(post("", ""), sealed.credential()).await.unwrap_err();
     assert!(matches!(error, EgressError::Secret { .. }) && !all_texts(&error).contains("hunter2"), "{error:?}");
 }
 
@@ -779,14 +779,14 @@ async fn an_answer_that_echoes_the_secret_is_masked() {
     let vault = Vault::new();
     let egress = egress(&vault);
     let sealed = vault.connection(&[&server.host()], r#"{"type":"bearer","token":"hunter2-hunter2"}"#).await;
-    let request = OutboundRequest { auth: Auth::Http, ..get(&server.url("/x")) };
+    let request = get(&server.url("/x"));
     let response = egress.send(request, sealed.credential()).await.unwrap();
     assert_eq!(text(&response), "you sent Bearer *** to /x (\\/x) twice: Bearer ***");
     assert_eq!(response.headers["x-echo"], "Bearer ***; x");
 
     let secret = r#"{"type":"basic","username":"u","password":"hunter2-hunter2"}"#;
     let sealed = vault.connection(&[&server.host()], secret).await;
-    let request = OutboundRequest { auth: Auth::Http, ..get(&server.url("/hunter2-hunter2")) };
+    let request = get(&server.url("/hunter2-hunter2"));
     let response = egress.send(request, sealed.credential()).await.unwrap();
     assert_eq!(text(&response), "you sent Basic *** to /*** (\\/***) twice: Basic ***");
 
@@ -795,7 +795,7 @@ async fn an_answer_that_echoes_the_secret_is_masked() {
         ["/hunter%2B2%20hunter2", "/hunter%2B2+hunter2", "/aHVudGVyKzIgaHVudGVyMg==", "/aHVudGVyKzIgaHVudGVyMg"]
     {
         let sealed = vault.connection(&[&server.host()], r#"{"type":"bearer","token":"hunter+2 hunter2"}"#).await;
-        let request = OutboundRequest { auth: Auth::Http, ..get(&server.url(spelt)) };
+        let request = get(&server.url(spelt));
         let response = egress.send(request, sealed.credential()).await.unwrap();
         let shown = text(&response);
         assert!(shown.contains("to /*** (") && !shown.contains("unter"), "{spelt}: {shown}");
@@ -803,7 +803,7 @@ async fn an_answer_that_echoes_the_secret_is_masked() {
 
     let secret = serde_json::json!({ "webhook_url": server.url("/services/T0/hunter2") }).to_string();
     let sealed = vault.connection(&[&server.host()], &secret).await;
-    let request = OutboundRequest { auth: slack(), ..post("", "") };
+    let request = post("", "");
     let response = egress.send(request, sealed.credential()).await.unwrap();
     assert_eq!(text(&response), "you sent  to /*** (\\/***) twice: ");
 }

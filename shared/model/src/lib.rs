@@ -22,7 +22,10 @@ mod signal;
 pub use approval_token::{ApprovalToken, ApprovalTokenError};
 pub use audit::{Actor, AuditEntry};
 pub use builtin::{Builtin, MAX_WAIT, parse_wait};
-pub use connection::Connection;
+pub use connection::{
+    ClientAuth, Connection, Health, HealthStatus, OAuthGrant, Placed, Placeholder, PlaceholderError, Placement, Publisher,
+    Refreshing, SecretPart, SecretText,
+};
 pub use dead_letter::{DeadLetter, Redriven};
 pub use definition::{
     Definition, Edge, Every, FailureHandler, Foreach, Graph, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted,

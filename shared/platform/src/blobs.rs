@@ -1,6 +1,8 @@
 //! The blob port: values too large for rows and messages. Two implementations, [`folder`] and [`s3`], pass one contract
 //! suite (`tests/blobs.rs`).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -19,6 +21,13 @@ pub trait Blobs: Send + Sync {
     /// The bytes, or `None` where there is no such blob.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError>;
 
+    /// How many bytes it has, or `None` where there is no such blob.
+    async fn size(&self, key: &str) -> Result<Option<u64>, PortError>;
+
+    /// A URL under which whoever has it can download the blob for this time, as an attachment of this name. Whether the
+    /// blob is there isn't looked at.
+    async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError>;
+
     /// Moves a blob, replacing what is there. Repeating a move that has happened succeeds; moving what never was fails.
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError>;
 
@@ -30,6 +39,14 @@ pub trait Blobs: Send + Sync {
 pub const LIVE: &str = "live";
 /// The lifetime of blobs of final runs: they expire with the run's row.
 pub const KEPT: &str = "kept";
+/// The lifetime of tenants' files: until somebody deletes them.
+pub const FILES: &str = "files";
+
+/// The value of `Content-Disposition` (RFC 6266) for a download of this name.
+pub fn attachment(filename: &str) -> String {
+    let plain: String = filename.chars().map(|char| if char.is_ascii_graphic() && !"\"\\;".contains(char) { char } else { '_' }).collect();
+    format!("attachment; filename=\"{plain}\"")
+}
 
 /// A blob's key that the port refuses.
 #[derive(Debug, thiserror::Error)]

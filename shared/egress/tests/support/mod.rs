@@ -13,8 +13,11 @@ use async_trait::async_trait;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
 use tempfile::TempDir;
-use tidegate_egress::{Auth, Credential, Effect, OutboundRequest, Resolver};
-use tidegate_model::{Connection, ConnectionId, TenantId};
+use tidegate_egress::{Credential, Effect, OutboundRequest, Resolver};
+use serde_json::{Map, Value};
+use tidegate_model::{
+    Connection, ConnectionId, Health, Placed, Placement, Publisher, SecretText, TenantId,
+};
 use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::{Clock, Envelope};
@@ -30,7 +33,6 @@ pub fn get(url: &str) -> OutboundRequest {
         body: None,
         timeout: Duration::from_secs(30),
         effect: Effect::Read,
-        auth: Auth::None,
         idempotency_key: None,
         traceparent: None,
     }
@@ -56,7 +58,7 @@ impl Vault {
         let data_key = self.envelope.new_data_key(&context).await.unwrap();
         let associated = id.to_string();
         let sealed = self.envelope.seal(&data_key, &context, associated.as_bytes(), secret.as_bytes()).await.unwrap();
-        Sealed { connection: connection(id, tenant, hosts, sealed), data_key }
+        Sealed { connection: connection(id, tenant, hosts, placement(secret), sealed), data_key }
     }
 }
 
@@ -64,16 +66,45 @@ fn at() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
 }
 
-fn connection(id: ConnectionId, tenant: TenantId, hosts: &[&str], sealed: String) -> Connection {
+/// Where the secret of a connection goes that somebody made for it: as a bearer token unless it says otherwise.
+fn placement(secret: &str) -> Placement {
+    let secret: Value = serde_json::from_str(secret).unwrap_or_default();
+    let text = |text: &str| SecretText::read(text, |_| None).unwrap();
+    let header = |name: &str, placed| Placement { headers: vec![(name.to_owned(), placed)], ..Placement::default() };
+    if secret["webhook_url"].is_string() || secret["url"].is_string() {
+        return Placement { url: Some("webhook_url".to_owned()), ..Placement::default() };
+    }
+    match secret["type"].as_str() {
+        Some("basic") => {
+            let (username, password) = (text("{{ secret.username }}"), text("{{ secret.password }}"));
+            header("Authorization", Placed::Basic { username, password })
+        }
+        Some("header") => header(secret["name"].as_str().unwrap(), Placed::Text(text("{{ secret.value }}"))),
+        Some("query") => {
+            let name = secret["name"].as_str().unwrap().to_owned();
+            Placement { query: vec![(name, Placed::Text(text("{{ secret.value }}")))], ..Placement::default() }
+        }
+        _ => header("Authorization", Placed::Text(text("Bearer {{ secret.token }}"))),
+    }
+}
+
+fn connection(id: ConnectionId, tenant: TenantId, hosts: &[&str], placement: Placement, sealed: String) -> Connection {
     let hosts = hosts.iter().map(|&host| host.to_owned()).collect();
     Connection {
         id,
         tenant,
         name: "Test".into(),
         connector: "http".into(),
+        publisher: Publisher::Builtin,
+        auth: "bearer".into(),
+        settings: Map::new(),
         hosts,
+        placement,
+        oauth: None,
+        health: Health::default(),
         data_key: 1,
         sealed,
+        created_by: None,
         created_at: at(),
     }
 }
@@ -88,7 +119,7 @@ impl Sealed {
     /// One that fails as soon as somebody tries to open it.
     pub fn unopenable(hosts: &[&str]) -> Self {
         let (tenant, id) = (TenantId::new(at(), [1; 10]), ConnectionId::new(at(), [2; 10]));
-        Self { connection: connection(id, tenant, hosts, "AAAA".into()), data_key: "AAAA".into() }
+        Self { connection: connection(id, tenant, hosts, placement(""), "AAAA".into()), data_key: "AAAA".into() }
     }
 
     pub fn credential(&self) -> Option<Credential<'_>> {

@@ -22,10 +22,9 @@ use tidegate_model::{FieldError, Pointer, check_json_value};
 
 use self::evaluate::Evaluation;
 use self::meter::{Fault, Meter};
-use self::template::{Part, split};
 
 pub use self::data::{Data, Names};
-pub use self::template::contains_template;
+pub use self::template::{Part, contains_template, split};
 
 /// The longest expression, in bytes.
 const MAX_EXPRESSION_BYTES: usize = 4 * 1024;

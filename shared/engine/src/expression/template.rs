@@ -1,9 +1,11 @@
 //! Where the expressions stand in a text.
 
 /// A piece of a text.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part<'a> {
+    /// As it is.
     Text(&'a str),
+    /// What stands in braces.
     Expression(&'a str),
 }
 
@@ -14,7 +16,10 @@ pub fn contains_template(text: &str) -> bool {
 
 /// Splits a text at its expressions. Braces and quotes inside an expression nest as they do in the language, so that
 /// `{{ {"a": "}}"} }}` is one expression.
-pub(super) fn split(text: &str) -> Result<Vec<Part<'_>>, String> {
+///
+/// # Errors
+/// Braces aren't closed.
+pub fn split(text: &str) -> Result<Vec<Part<'_>>, String> {
     let mut parts = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find("{{") {

@@ -3,17 +3,22 @@
 //! The blob `a/b` is the file `a/b=`: since no key holds `=`, the blob `a/b` and the folder of the blob `a/b/c` don't
 //! meet. Bytes are written and fsynced under a name of their own in `=new`, then renamed: a reader sees all or nothing.
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::{Blobs, KEPT, check_key};
 use crate::{Clock, PortError};
@@ -26,6 +31,28 @@ pub struct FolderBlobs {
     clock: Clock,
     folders: Arc<RwLock<()>>,
     unnamed: Arc<AtomicU64>,
+    links: Option<Arc<Links>>,
+}
+
+/// What links are made with.
+struct Links {
+    address: String,
+    key: hmac::Key,
+}
+
+impl fmt::Debug for Links {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Links").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+/// What a link says, beside its signature.
+#[derive(Serialize, Deserialize)]
+struct Link {
+    key: String,
+    filename: String,
+    /// Unix seconds.
+    until: i64,
 }
 
 impl FolderBlobs {
@@ -47,7 +74,7 @@ impl FolderBlobs {
             Ok(root)
         };
         let root = open().map_err(|error| PortError::new(format!("open the blob folder {}", root.display()), error))?;
-        Ok(Self { root: root.into(), clock, folders: Arc::default(), unnamed: Arc::default() })
+        Ok(Self { root: root.into(), clock, folders: Arc::default(), unnamed: Arc::default(), links: None })
     }
 
     /// Removes blobs of the lifetime [`KEPT`] that were stored or moved there before a time: what a lifecycle rule does
@@ -58,6 +85,54 @@ impl FolderBlobs {
     pub async fn sweep_kept(&self, before: Timestamp) -> Result<usize, PortError> {
         let blobs = self.clone();
         blocking("sweep blobs", move || blobs.sweep(&blobs.root.join(KEPT), before.into())).await
+    }
+
+    /// The same, with links that begin with an address under which somebody answers them by [`FolderBlobs::linked`]. The key
+    /// that signs them is made once and kept in the folder. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The key can't be read or made.
+    pub fn with_links(mut self, address: impl Into<String>) -> Result<Self, PortError> {
+        let opened = self.link_key().map_err(|error| PortError::new("open the key of links", error))?;
+        self.links = Some(Arc::new(Links { address: address.into(), key: hmac::Key::new(hmac::HMAC_SHA256, &opened) }));
+        Ok(self)
+    }
+
+    fn link_key(&self) -> io::Result<Vec<u8>> {
+        let path = self.root.join(LINK_KEY);
+        match fs::read(&path) {
+            Ok(key) if key.len() == 32 => return Ok(key),
+            Ok(_) => return Err(io::Error::new(ErrorKind::InvalidData, "the key has not 32 bytes")),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let mut key = vec![0; 32];
+        getrandom::fill(&mut key).map_err(io::Error::other)?;
+        let unnamed = self.root.join(NEW).join(self.unnamed.fetch_add(1, Ordering::Relaxed).to_string());
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unnamed)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        fs::rename(&unnamed, &path)?;
+        sync(&self.root)?;
+        Ok(key)
+    }
+
+    /// What a link of [`Blobs::link`] is for, by what follows its address: the blob's key and the attachment's name. `None`
+    /// where the link was not made here, or is over.
+    pub fn linked(&self, token: &str) -> Option<(String, String)> {
+        let (payload, signature) = token.split_once('.')?;
+        let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
+        hmac::verify(&self.links.as_ref()?.key, payload.as_bytes(), &signature).ok()?;
+        let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
+        let link: Link = serde_json::from_slice(&payload).ok()?;
+        (self.clock.now().as_second() < link.until).then_some((link.key, link.filename))
+    }
+
+    fn size_of_file(&self, key: &str) -> io::Result<Option<u64>> {
+        match self.existing(key).and_then(fs::metadata) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            found => found.map(|metadata| Some(metadata.len())),
+        }
     }
 
     fn put_file(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
@@ -209,6 +284,8 @@ impl FolderBlobs {
 
 /// Where files are written before they have their names; no key begins so.
 const NEW: &str = "=new";
+/// Where the key lies that signs links.
+const LINK_KEY: &str = "=links.key";
 
 #[async_trait]
 impl Blobs for FolderBlobs {
@@ -222,6 +299,26 @@ impl Blobs for FolderBlobs {
         check_key("get", key)?;
         let (blobs, key) = (self.clone(), key.to_owned());
         Ok(blocking("get blob", move || blobs.get_file(&key)).await?.map(Bytes::from))
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>, PortError> {
+        check_key("look at", key)?;
+        let (blobs, key) = (self.clone(), key.to_owned());
+        blocking("look at blob", move || blobs.size_of_file(&key)).await
+    }
+
+    async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError> {
+        const OPERATION: &str = "link to blob";
+        check_key("link to", key)?;
+        let links = self.links.as_ref();
+        let links = links.ok_or_else(|| PortError::new(OPERATION, "nothing answers links to this folder"))?;
+        let seconds = i64::try_from(expires_in.as_secs()).unwrap_or(i64::MAX);
+        let until = self.clock.now().as_second().saturating_add(seconds);
+        let link = Link { key: key.to_owned(), filename: filename.to_owned(), until };
+        let payload = serde_json::to_vec(&link).map_err(|error| PortError::new(OPERATION, error))?;
+        let payload = URL_SAFE_NO_PAD.encode(payload);
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&links.key, payload.as_bytes()));
+        Ok(format!("{}/{payload}.{signature}", links.address))
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {

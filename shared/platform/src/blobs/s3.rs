@@ -1,14 +1,17 @@
 //! Blobs as objects in one S3 bucket.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_types::SdkConfig;
 use bytes::Bytes;
 
-use super::{Blobs, check_key};
+use super::{Blobs, attachment, check_key};
 use crate::{PortError, usage};
 
 /// Blobs in a bucket, under their keys.
@@ -36,12 +39,16 @@ impl S3Blobs {
         Self { client: Client::from_conf(config), bucket: bucket.into() }
     }
 
-    async fn exists(&self, key: &str) -> Result<bool, PortError> {
+    async fn head(&self, operation: &'static str, key: &str) -> Result<Option<u64>, PortError> {
         match self.client.head_object().bucket(&self.bucket).key(key).send().await {
-            Ok(_) => Ok(true),
-            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(false),
-            Err(error) => Err(PortError::new("rename blob", error)),
+            Ok(head) => Ok(Some(head.content_length.and_then(|length| u64::try_from(length).ok()).unwrap_or(0))),
+            Err(error) if error.as_service_error().is_some_and(|error| error.is_not_found()) => Ok(None),
+            Err(error) => Err(PortError::new(operation, error)),
         }
+    }
+
+    async fn exists(&self, key: &str) -> Result<bool, PortError> {
+        Ok(self.head("rename blob", key).await?.is_some())
     }
 }
 
@@ -62,6 +69,27 @@ impl Blobs for S3Blobs {
         };
         let bytes = object.body.collect().await.map_err(|error| PortError::new("get blob", error))?;
         Ok(Some(bytes.into_bytes()))
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>, PortError> {
+        check_key("look at", key)?;
+        self.head("look at blob", key).await
+    }
+
+    /// It ends with the credentials that sign it, so that a function's last some hours at most, whatever was asked.
+    async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError> {
+        const OPERATION: &str = "link to blob";
+        check_key("link to", key)?;
+        let config = PresigningConfig::expires_in(expires_in).map_err(|error| PortError::new(OPERATION, error))?;
+        let get = self
+            .client
+            .get_object()
+            .bucket(&self.bucket)
+            .key(key)
+            .response_content_type("application/octet-stream")
+            .response_content_disposition(attachment(filename));
+        let signed = get.presigned(config).await.map_err(|error| PortError::new(OPERATION, error))?;
+        Ok(signed.uri().to_owned())
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {
