@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tidegate_egress::{Credential, Egress, OutboundResponse};
-use tidegate_model::{ErrorCode, Pointer, StepError};
+use tidegate_model::{Connection, ErrorCode, Placeholder, Pointer, StepError};
 use tidegate_platform::Blobs;
 use tokio::time::Instant;
 use url::Url;
@@ -97,6 +97,26 @@ impl Action {
                     }
                 }
             }
+        }
+    }
+
+    /// The host that a call goes to, as far as can be told before it; none where it goes nowhere.
+    pub fn target(&self, input: &Value, connection: Option<&Connection>) -> Option<String> {
+        let only = || connection.and_then(|connection| connection.hosts.first().cloned());
+        match (self.document.native, &self.document.request) {
+            (Some(Native::Storage), _) => None,
+            (Some(Native::Smtp), _) => only(),
+            (Some(Native::HttpRequest), _) => host(input.get("url")?.as_str()?),
+            (None, Some(request)) => {
+                if connection.is_some_and(|connection| connection.placement.url.is_some()) {
+                    return only();
+                }
+                let url = request.url.as_ref().or(self.connector.base_url.as_ref())?;
+                let setting = |name: &str| Some(connection?.settings.get(name)?.as_str()?.to_owned());
+                let origin: Vec<_> = url.splitn(4, '/').take(3).collect();
+                host(&Placeholder::fill(&origin.join("/"), setting).ok()?)
+            }
+            (None, None) => None,
         }
     }
 
@@ -201,6 +221,11 @@ impl Action {
         }
         Ok(next.into())
     }
+}
+
+fn host(url: &str) -> Option<String> {
+    let url = Url::parse(url).ok()?;
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
 }
 
 /// The items of the pages so far.

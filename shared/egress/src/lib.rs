@@ -8,6 +8,7 @@
 mod address;
 mod error;
 mod headers;
+mod oauth;
 mod redirect;
 mod resolver;
 mod secret;
@@ -27,6 +28,7 @@ use tidegate_platform::Envelope;
 pub use address::{AddressGuard, Denied, Rule};
 pub use error::EgressError;
 pub use headers::is_reserved_header;
+pub use oauth::{Code, Granted, TokenClient, TokenError, client_context};
 pub use resolver::{Resolver, SystemResolver};
 pub use smtp::{MailFailure, MailSecurity, MailServer, OutboundMail};
 

@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::{Credential, EgressError, is_reserved_header};
 
 /// The purpose in the key context under which connections are sealed.
-const PURPOSE: &str = "connections";
+pub(crate) const PURPOSE: &str = "connections";
 /// What stands in a response where the secret was.
 const MASK: &[u8] = b"***";
 /// Shorter secrets are not looked for in responses: they would be found in any text.

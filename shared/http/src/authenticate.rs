@@ -11,11 +11,11 @@ use tidegate_model::{
     TenantId, TenantStatus, UserId,
 };
 use tidegate_platform::{Clock, Fresh};
-use tidegate_store::{Error as StoreError, Store};
+use tidegate_store::{Error as StoreError, Store, RateStatus};
 
 use crate::api_key::{API_KEY_PREFIX, RandomSecret, read_api_key};
 use crate::token::FIRST_PARTY;
-use crate::{Claims, Problem, ProblemCode, RateLimiter, RateStatus, Scope, TokenVerifier};
+use crate::{Claims, Problem, ProblemCode, RateLimiter, Scope, TokenVerifier};
 
 /// How long a tenant's state and an API key are used before they are read again.
 pub const TENANT_STALE_AFTER: Duration = Duration::from_secs(5);

@@ -21,7 +21,9 @@ use tidegate_platform::Ids;
 use tidegate_telemetry::TraceContext;
 use tracing::{Instrument as _, Span};
 
-use crate::{Problem, ProblemCode, RateStatus};
+use tidegate_store::RateStatus;
+
+use crate::{Problem, ProblemCode};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The headers of <https://www.ietf.org/archive/id/draft-ietf-httpapi-ratelimit-headers-06.html>.

@@ -26,7 +26,7 @@ pub use authenticate::{Authenticator, Client, MEMBER_STALE_AFTER, Standing, TENA
 pub use context::{Connected, RequestContext};
 pub use extract::{Created, ETag, IfMatch, Json, Limit, ListOf, PageQuery, Path, Query, Raw, Time};
 pub use health::{Health, HealthCheck, HealthReport, HealthStatus};
-pub use limit::{RateLimiter, RateStatus};
+pub use limit::RateLimiter;
 pub use pages::error_pages;
 pub use problem::{Problem, ProblemCode};
 pub use start::{Accepted, MAX_INPUT_BYTES, Start, StartBody};

@@ -14,7 +14,7 @@ use tidegate_platform::PortError;
 use tidegate_platform::envelope::EnvelopeError;
 use utoipa::ToSchema;
 
-use crate::RateStatus;
+use tidegate_store::RateStatus;
 
 macro_rules! codes {
     ($($(#[doc = $doc:literal])* $name:ident = $status:ident, $text:literal, $title:literal;)*) => {

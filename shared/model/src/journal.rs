@@ -103,6 +103,8 @@ pub enum ErrorCode {
     TargetFailed,
     /// The target asked for fewer calls.
     RateLimited,
+    /// The target didn't answer several calls in a row and isn't called for a while.
+    CircuitOpen,
     /// The worker died during the call and the step says `on_interrupted: fail`.
     Interrupted,
     /// The run took longer than the workflow's `execution_timeout`.
@@ -135,6 +137,7 @@ impl ErrorCode {
         ErrorCode::ResponseInvalid,
         ErrorCode::TargetFailed,
         ErrorCode::RateLimited,
+        ErrorCode::CircuitOpen,
         ErrorCode::Interrupted,
         ErrorCode::ExecutionTimeout,
         ErrorCode::WorkerCrashed,

@@ -5,6 +5,7 @@ mod approval_token;
 mod audit;
 mod builtin;
 mod connection;
+mod connector;
 mod dead_letter;
 mod definition;
 mod id;
@@ -26,6 +27,7 @@ pub use connection::{
     ClientAuth, Connection, Health, HealthStatus, OAuthGrant, Placed, Placeholder, PlaceholderError, Placement, Publisher,
     Refreshing, SecretPart, SecretText,
 };
+pub use connector::{ConnectorHead, OAuthClient, OAuthState};
 pub use dead_letter::{DeadLetter, Redriven};
 pub use definition::{
     Definition, Edge, Every, FailureHandler, Foreach, Graph, MAX_DEFINITION_BYTES, OnFailure, OnInterrupted,

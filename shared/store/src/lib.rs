@@ -9,14 +9,18 @@
 mod accounts;
 mod api_keys;
 mod audit;
+mod breakers;
 mod capacity;
 mod connections;
+mod connectors;
 mod cursor;
 mod dead_letters;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod items;
+mod leases;
 mod list;
+mod oauth;
 mod platform;
 mod rates;
 mod runs;
@@ -41,8 +45,12 @@ use tidegate_platform::usage;
 pub use accounts::{Accounts, NewAccount};
 pub use api_keys::ApiKeys;
 pub use audit::{AUDIT_RETENTION, AuditFilter, AuditLog};
+pub use breakers::{Breaker, Breakers};
 pub use connections::Connections;
+pub use connectors::{Connectors, StoredManifest};
 pub use dead_letters::DeadLetters;
+pub use leases::{Exhausted, Leases, RateStatus};
+pub use oauth::OAuth;
 pub use platform::Platform;
 pub use rates::{Lease, Rate, Rates, Taken};
 pub use runs::{Cancel, CreateError, Journal, JournalItem, ReplaceError, RunFilter, Runs, StoredRun, StoredSignal};
@@ -149,6 +157,21 @@ impl Store {
     /// Connections.
     pub fn connections(&self) -> Connections<'_> {
         Connections(self)
+    }
+
+    /// What is known of targets that fail.
+    pub fn breakers(&self) -> Breakers<'_> {
+        Breakers(self)
+    }
+
+    /// Connectors that tenants made.
+    pub fn connectors(&self) -> Connectors<'_> {
+        Connectors(self)
+    }
+
+    /// The installation's OAuth clients, and sign-ins at vendors that are under way.
+    pub fn oauth(&self) -> OAuth<'_> {
+        OAuth(self)
     }
 
     /// Runs and their journals.
