@@ -93,7 +93,7 @@ pub(crate) async fn execute(
         return ending::give_up_claimed(deps, claimed, error).await;
     };
     // A deleted tenant has no key to sign its approvals' links with, and nobody would follow them.
-    if plan.approvals().next().is_some() && deps.caches.tenant(deps, row.tenant).await?.status == TenantStatus::Deleted
+    if plan.approvals().next().is_some() && deps.tenant(row.tenant).await?.status == TenantStatus::Deleted
     {
         let message = "the organization was deleted after the run began";
         return ending::give_up_claimed(deps, claimed, StepError::terminal(ErrorCode::WorkflowGone, message)).await;
@@ -135,7 +135,7 @@ async fn facts(deps: &Deps, row: &RunRow, plan: &Plan, trigger: &TriggerInput) -
 /// What decides a step's approval: signed under the tenant's data key, so that it is the same whenever it is made, and who
 /// can read the store can't make it.
 pub(crate) async fn approval_token(deps: &Deps, row: &RunRow, step: &str) -> Result<ApprovalToken, Error> {
-    let tenant = deps.caches.tenant(deps, row.tenant).await?;
+    let tenant = deps.tenant(row.tenant).await?;
     let data_key = signing_key(&tenant, row.id);
     let data_key = data_key.ok_or_else(|| Error::Corrupt(format!("the tenant {} of a run is deleted", row.tenant)))?;
     let context = KeyContext { tenant: row.tenant.to_string(), purpose: "connections".to_owned() };
@@ -299,7 +299,7 @@ impl<'a> Execution<'a> {
         }
         let at = self.deps.clock.now();
         for (step, item, attempt, uses, input) in doubtful {
-            let repeatable = calls::is_repeatable(&uses, &input);
+            let repeatable = calls::is_repeatable(self.deps, self.row.tenant, &uses, &input).await?;
             self.push(Entry { step, item, attempt, at, event: Event::Interrupted { repeatable } });
         }
         Ok(())
@@ -509,11 +509,7 @@ impl<'a> Execution<'a> {
         let deps = self.deps;
         let mut ready = Vec::new();
         for call in batch {
-            let prepared = match calls::prepare(deps, &self.row, &call).await {
-                Ok(prepared) => Ok(prepared),
-                Err(calls::CallError::Step(error)) => Err(error),
-                Err(calls::CallError::Worker(error)) => return Err(error),
-            };
+            let prepared = calls::prepare(deps, &self.row, &call).await?;
             let input = self.without_links(&call.input);
             let input = self.keep(&input, &slot(&call.step, call.item, "input")).await?;
             let at = deps.clock.now();
@@ -556,8 +552,9 @@ impl<'a> Execution<'a> {
                 continue;
             }
             self.in_doubt.store(true, Ordering::Relaxed);
+            let trace = calls::trace_of(&self.row);
             under_way.push(Box::pin(async move {
-                let result = prepared.send(deps).await;
+                let result = calls::send(deps, prepared, &call, trace).await;
                 (call, result)
             }));
         }

@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use jiff::Timestamp;
+use tidegate_connections::Connections;
 use tidegate_egress::Egress;
 use tidegate_model::RunRow;
 use tidegate_platform::envelope::EnvelopeError;
@@ -36,7 +37,7 @@ pub use batch::handle_batch;
 /// What a worker may use.
 #[derive(Clone)]
 pub struct Deps {
-    /// Runs and journals: read and write; workflows, connections and tenants: read.
+    /// Runs and journals: read and write; workflows and tenants: read.
     pub store: Store,
     /// The run queue: sends wake messages.
     pub queue: Arc<dyn Queue>,
@@ -44,8 +45,8 @@ pub struct Deps {
     pub scheduler: Arc<dyn Scheduler>,
     /// Inputs, outputs and records too large for a row.
     pub blobs: Arc<dyn Blobs>,
-    /// The way out; opens connections.
-    pub egress: Egress,
+    /// The way out, with tenants' connections and connectors: opens secrets, renews tokens, notes health and targets that are down.
+    pub connections: Connections,
     /// Signs the links of approvals, under the data key that opens connections.
     pub envelope: Envelope,
     /// Tells the time.
@@ -165,13 +166,14 @@ impl Deps {
         clock: Clock,
         settings: Settings,
     ) -> Self {
-        let caches = Arc::new(Caches::new(&clock));
+        let caches = Arc::new(Caches::new());
+        let connections = Connections::new(store.clone(), egress, Arc::clone(&blobs), clock.clone());
         Self {
             store,
             queue,
             scheduler,
             blobs,
-            egress,
+            connections,
             envelope,
             clock,
             settings,

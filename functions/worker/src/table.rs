@@ -359,7 +359,7 @@ async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Op
         );
         return Ok(None);
     };
-    let tenant = deps.caches.tenant(deps, firing.tenant_id).await?;
+    let tenant = deps.tenant(firing.tenant_id).await?;
     if tenant.status == TenantStatus::Deleted {
         // Nobody will switch it on again.
         deps.scheduler.delete(firing.tenant_id, &firing.workflow_id.to_string()).await?;
