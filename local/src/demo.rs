@@ -269,7 +269,7 @@ mod tests {
     async fn a_start_makes_what_one_that_died_left_out() {
         for calls in 0.. {
             let parts = Parts::in_memory().await.unwrap();
-            let router = parts.api(URL).unwrap().into_router(parts.ids.clone());
+            let router = parts.api(URL, &parts.egress(Vec::new(), Vec::new())).unwrap().into_router(parts.ids.clone());
             let folder = tempfile::tempdir().unwrap();
             let died = prepare(&dying(&router, calls), URL, folder.path()).await.is_err();
 
@@ -295,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn the_inbox_is_an_operation_like_any_other() {
         let parts = Parts::in_memory().await.unwrap();
-        let router = parts.api(URL).unwrap().merge(inbox()).into_router(parts.ids.clone());
+        let router = parts.api(URL, &parts.egress(Vec::new(), Vec::new())).unwrap().merge(inbox()).into_router(parts.ids.clone());
         let request = |method: &str, body: &'static str| {
             Request::builder().method(method).uri(INBOX).body(Body::from(body)).unwrap()
         };

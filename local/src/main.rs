@@ -3,6 +3,7 @@
 
 mod admin;
 mod demo;
+mod files;
 mod parts;
 mod serve;
 mod settings;
@@ -30,7 +31,9 @@ fn main() -> anyhow::Result<()> {
             tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(admin::run(settings))
         }
         Command::Openapi => tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
-            print(&parts::Parts::in_memory().await?.api("http://localhost")?.document().to_pretty_json()?);
+            let parts = parts::Parts::in_memory().await?;
+            let api = parts.api("http://localhost", &parts.egress(Vec::new(), Vec::new()))?;
+            print(&api.document().to_pretty_json()?);
             Ok(())
         }),
         Command::Schema => {

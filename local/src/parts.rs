@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tidegate_auth::{Passwords, Registration, TokenSigner};
+use ipnet::IpNet;
+use tidegate_connections::Connections;
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_http::{Api, Authenticator, Health, ISSUER, RateLimiter, TokenVerifier};
 use tidegate_model::Limits;
@@ -158,8 +160,20 @@ impl Parts {
         })
     }
 
+    /// The same, where files can be downloaded by links that begin with an address.
+    pub(crate) fn with_links(self, address: &str) -> anyhow::Result<Self> {
+        let blobs = Arc::new((*self.blobs).clone().with_links(address)?);
+        Ok(Self { blobs, ..self })
+    }
+
+    /// The way out to the ranges that are public, and to these.
+    pub(crate) fn egress(&self, allow: Vec<IpNet>, extra_roots: Vec<Vec<u8>>) -> Egress {
+        let settings = EgressSettings { allow, extra_roots, ..EgressSettings::default() };
+        Egress::new(settings, self.envelope.clone())
+    }
+
     /// Every operation of every function. `public_url`: where people reach the process.
-    pub(crate) fn api(&self, public_url: &str) -> anyhow::Result<Api> {
+    pub(crate) fn api(&self, public_url: &str, egress: &Egress) -> anyhow::Result<Api> {
         let store = self.embedded.store.clone();
         let (envelope, clock, ids) = (self.envelope.clone(), self.clock.clone(), self.ids.clone());
         let limiter = self.limiter();
@@ -170,10 +184,12 @@ impl Parts {
             scheduler: Arc::new(self.queue.scheduler()),
             queue: self.queue.clone(),
             blobs: self.blobs.clone(),
+            connections: Connections::new(store.clone(), egress.clone(), self.blobs.clone(), clock.clone()),
             envelope,
             authenticator: authenticator.clone(),
             clock: clock.clone(),
             ids: ids.clone(),
+            settings: tidegate_workflows::Settings { public_url: Some(public_url.to_owned()) },
         };
         let webhooks = tidegate_webhooks::Deps::new(
             store.clone(),
@@ -202,13 +218,13 @@ impl Parts {
     }
 
     /// The worker, as a process of its own name that alone owns the data. `url`: where the process listens.
-    pub(crate) fn worker(&self, settings: &Serve, url: &str) -> anyhow::Result<tidegate_worker::Deps> {
+    pub(crate) fn worker(
+        &self,
+        settings: &Serve,
+        url: &str,
+        egress: Egress,
+    ) -> anyhow::Result<tidegate_worker::Deps> {
         let process = self.ids.entropy().map(|byte| format!("{byte:02x}")).concat();
-        let mut allow = settings.egress_allow.clone();
-        if settings.demo {
-            allow.push("127.0.0.1/32".parse()?);
-        }
-        let egress = Egress::new(EgressSettings { allow, ..EgressSettings::default() }, self.envelope.clone());
         let public_url = settings.public_url(url);
         Ok(tidegate_worker::Deps::new(
             self.embedded.store.clone(),
@@ -256,7 +272,7 @@ mod tests {
     #[tokio::test]
     async fn the_kept_openapi_document_is_the_codes() {
         let parts = Parts::in_memory().await.unwrap();
-        let document = parts.api("http://localhost").unwrap().document().to_pretty_json().unwrap();
+        let document = parts.api("http://localhost", &parts.egress(Vec::new(), Vec::new())).unwrap().document().to_pretty_json().unwrap();
         let kept = OPENAPI;
         assert!(
             document.trim() == kept.trim(),

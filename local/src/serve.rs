@@ -18,7 +18,7 @@ use tower::util::MapRequestLayer;
 use crate::admin::Console;
 use crate::parts::Parts;
 use crate::settings::Serve;
-use crate::{demo, workers};
+use crate::{demo, files, workers};
 
 /// How long requests and runs in flight may take to end when the process is asked to stop; runs that are left are
 /// resumed by the next one.
@@ -34,14 +34,20 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("can't listen on {}; choose another --port", settings.address()))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let mut api = parts.api(&settings.public_url(&url))?;
+    let parts = parts.with_links(&format!("{}{}", settings.public_url(&url), files::PATH))?;
+    let mut allow = settings.egress_allow.clone();
+    if settings.demo {
+        allow.push("127.0.0.1/32".parse()?);
+    }
+    let egress = parts.egress(allow, settings.extra_roots()?);
+    let mut api = parts.api(&settings.public_url(&url), &egress)?;
     if settings.demo {
         api = api.merge(demo::inbox());
     }
     let proxies = settings.trusted_proxies.clone();
     let tell = MapRequestLayer::new(move |request| tell_address(request, &proxies));
-    let router = api.into_router(parts.ids.clone()).layer(tell);
-    let worker = parts.worker(&settings, &url)?;
+    let router = api.into_router(parts.ids.clone()).merge(files::router(parts.blobs.clone())).layer(tell);
+    let worker = parts.worker(&settings, &url, egress)?;
     let data = std::path::absolute(&settings.data_dir)?;
     let mut signals = StopSignals::listen()?;
     let (console, _socket) = Console::open(&settings.data_dir)?.unzip();

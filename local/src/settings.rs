@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use anyhow::Context as _;
 use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand};
 use ipnet::IpNet;
@@ -79,6 +80,10 @@ pub(crate) struct Serve {
     /// Address ranges that workflows may call although they are not public, such as 127.0.0.1/32.
     #[arg(long, env = "TIDEGATE_EGRESS_ALLOW", value_delimiter = ',', num_args = 1.., value_name = "CIDR", value_parser = range)]
     pub(crate) egress_allow: Vec<IpNet>,
+
+    /// A file with certificates (PEM) of authorities that workflows trust beside the system's, such as one's own.
+    #[arg(long, env = "TIDEGATE_EGRESS_CA", value_name = "FILE")]
+    pub(crate) egress_ca: Option<PathBuf>,
 
     /// Address ranges of proxies, such as 127.0.0.1/32, whose `X-Forwarded-For` is believed. Without it every request through
     /// a proxy counts as the proxy's own, for limits on sign-ins and in the audit log.
@@ -161,6 +166,14 @@ fn base_url(text: &str) -> Result<String, String> {
 }
 
 impl Serve {
+    /// The certificates of `--egress-ca`.
+    pub(crate) fn extra_roots(&self) -> anyhow::Result<Vec<Vec<u8>>> {
+        let Some(file) = &self.egress_ca else { return Ok(Vec::new()) };
+        let pem = std::fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
+        let roots = tidegate_egress::certificates(&pem);
+        roots.map_err(|reason| anyhow::anyhow!("{} holds no certificates in PEM: {reason}", file.display()))
+    }
+
     /// Where to listen.
     pub(crate) fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)

@@ -87,10 +87,17 @@ async fn whole_api(world: &World) -> Api {
         scheduler: Arc::new(world.scheduler.clone()),
         queue: Arc::new(world.queue.clone()),
         blobs: world.blobs.clone(),
+        connections: tidegate_connections::Connections::new(
+            world.store_of("workflows"),
+            tidegate_egress::Egress::new(tidegate_egress::EgressSettings::default(), world.envelope.clone()),
+            world.blobs.clone(),
+            clock.clone(),
+        ),
         envelope: world.envelope.clone(),
         authenticator: world.authenticator_of("workflows"),
         clock: clock.clone(),
         ids: ids.clone(),
+        settings: tidegate_workflows::Settings { public_url: Some("https://flows.example.com".to_owned()) },
     };
     let webhooks = tidegate_webhooks::Deps::new(
         world.store_of("webhooks"),

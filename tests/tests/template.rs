@@ -29,6 +29,7 @@ fn services(dependency: &str) -> &'static [&'static str] {
         "Arc<dyn Blobs>" => &["s3"],
         "Arc<dyn Mailer>" => &["ses"],
         "Envelope" | "Egress" => &["kms"],
+        "Connections" => &["dynamodb", "kms", "s3"],
         "TokenSigner" => &["dynamodb", "kms"],
         "Clock" | "Ids" | "Passwords" | "Registration" | "Settings" | "Metrics" | "Arc<Caches>" | "Arc<AtomicU64>"
         | "Arc<Semaphore>" => &[],
@@ -129,7 +130,7 @@ fn text(value: &Value) -> &str {
 fn owner(tag: &str) -> &'static str {
     match tag {
         "auth" | "tenants" | "service_accounts" | "audit" | "meta" | "health" => "AuthFunction",
-        "workflows" | "connections" => "WorkflowsFunction",
+        "workflows" | "connections" | "connectors" => "WorkflowsFunction",
         "webhooks" => "WebhooksFunction",
         "runs" => "RunsFunction",
         "admin" => "AdminFunction",

@@ -12,12 +12,12 @@ use axum::Router;
 use axum::body::Body;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_http::RateLimiter;
 use tidegate_model::{
-    Connection, ConnectionId, Definition, Limits, Message, Payload, RunId, RunStatus, ScheduleMessage, TenantId,
-    WakeMessage, Workflow, WorkflowId,
+    Connection, ConnectionId, Definition, Health, HealthStatus, Limits, Message, Payload, Placed, Placement, Publisher,
+    RunId, RunStatus, ScheduleMessage, SecretText, TenantId, WakeMessage, Workflow, WorkflowId,
 };
 use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
 use tidegate_platform::key_service::KeyContext;
@@ -129,16 +129,25 @@ impl World {
         let envelope = self.envelope(clock);
         let context = KeyContext { tenant: self.tenant.to_string(), purpose: "connections".to_owned() };
         let data_key = envelope.new_data_key(&context).await?;
-        let secret = json!({"type": "bearer", "token": "0123456789abcdef0123456789abcdef"}).to_string();
+        let secret = json!({"token": "0123456789abcdef0123456789abcdef"}).to_string();
+        let token = SecretText::read("Bearer {{ secret.token }}", |_| None)?;
         let associated = self.connection.to_string();
         let connection = Connection {
             id: self.connection,
             tenant: self.tenant,
             name: "Orders".to_owned(),
             connector: "http".to_owned(),
+            publisher: Publisher::Builtin,
+            auth: "bearer".to_owned(),
+            settings: Map::new(),
             hosts: vec![self.target.authority()],
+            placement: Placement { headers: vec![("authorization".to_owned(), Placed::Text(token))], ..Placement::default() },
+            oauth: None,
+            // As after its first use.
+            health: Health { status: HealthStatus::Ok, ..Health::default() },
             data_key: 1,
             sealed: envelope.seal(&data_key, &context, associated.as_bytes(), secret.as_bytes()).await?,
+            created_by: None,
             created_at: clock.now(),
         };
         let mut account = Account::new(ids, "owner@example.com");
@@ -221,6 +230,7 @@ impl World {
         let document = json!({"name": "Bench", "trigger": trigger, "steps": steps, "execution_timeout": 86_400});
         let definition = Definition::parse(&document).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
         let workflow = Workflow {
+            connections: Vec::new(),
             id: Ids::new(clock.clone()).workflow(),
             tenant: self.tenant,
             name: definition.name.clone(),

@@ -510,6 +510,7 @@ async fn store(world: &World, steps: Value, output: Option<Value>) -> WorkflowId
         active: true,
         version: 1,
         revision: 1,
+        connections: Vec::new(),
         trigger: definition.trigger.clone(),
         created_at: now,
         updated_at: now,

@@ -472,9 +472,16 @@ async fn a_fault_that_is_not_the_runs_is_neither_counted_nor_a_doubt() {
         tenant: world.tenant,
         name: "Slack".to_owned(),
         connector: "http".to_owned(),
+        publisher: tidegate_model::Publisher::Builtin,
+        auth: "bearer".to_owned(),
+        settings: serde_json::Map::new(),
         hosts: vec![world.target.address().to_string()],
+        placement: crate::world::bearer_placement(),
+        oauth: None,
+        health: tidegate_model::Health::default(),
         data_key: 1,
         sealed: String::new(),
+        created_by: None,
         created_at: now,
     };
     world.store.connections().create(&connection).await.unwrap();

@@ -3,7 +3,9 @@
 
 mod check;
 mod connections;
+mod connectors;
 mod expressions;
+mod oauth;
 mod resealing;
 mod schedule;
 mod schema;
@@ -13,7 +15,9 @@ mod workflows;
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use tidegate_http::{Api, Authenticator, MAX_INPUT_BYTES, endpoint};
+use tidegate_connections::Connections;
+use tidegate_connectors::MAX_MANIFEST_BYTES;
+use tidegate_http::{Api, Authenticator, MAX_INPUT_BYTES, Problem, RequestContext, endpoint};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, Queue, Scheduler};
 use tidegate_store::Store;
 
@@ -30,6 +34,8 @@ pub struct Deps {
     pub queue: Arc<dyn Queue>,
     /// Bodies over 8 KB of runs that are started by hand, to write.
     pub blobs: Arc<dyn Blobs>,
+    /// Tests connections and asks vendors for choices and tokens: the way out, with tenants' connections and connectors.
+    pub connections: Connections,
     /// Seals connections; opens those that an older data key sealed, to seal them anew.
     pub envelope: Envelope,
     /// Recognises callers: reads tenants, members, sessions and API keys, and counts requests.
@@ -38,7 +44,31 @@ pub struct Deps {
     pub clock: Clock,
     /// Makes ids.
     pub ids: Ids,
+    /// How it works.
+    pub settings: Settings,
 }
+
+/// How the function works.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Where people reach the installation: `https://flows.example.com`, without a slash at the end. Where it isn't given, it is
+    /// where the request came.
+    pub public_url: Option<String>,
+}
+
+impl Settings {
+    /// The address of a page.
+    pub(crate) fn url(&self, context: &RequestContext, page: &str) -> Result<String, Problem> {
+        let origin = self.public_url.as_deref().or(context.origin.as_deref());
+        let origin = origin.ok_or_else(|| Problem::internal(&NoPublicUrl))?;
+        Ok(format!("{origin}{page}"))
+    }
+}
+
+/// Nobody told where the installation is.
+#[derive(Debug, thiserror::Error)]
+#[error("the installation's address is neither set nor in the request")]
+struct NoPublicUrl;
 
 impl FromRef<Deps> for Authenticator {
     fn from_ref(deps: &Deps) -> Self {
@@ -64,6 +94,23 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(connections::list_connections))
         .route(endpoint!(connections::get_connection))
         .route(endpoint!(connections::delete_connection))
+        .route(endpoint!(connections::update_connection))
+        .route(endpoint!(connections::test_connection))
+        .route(endpoint!(connections::consent_connection))
+        .route(endpoint!(connections::load_options))
+        .route(endpoint!(oauth::begin_oauth))
+        .route(endpoint!(oauth::oauth_callback))
+        .route(endpoint!(oauth::list_oauth_clients))
+        .route(endpoint!(oauth::set_oauth_client))
+        .route(endpoint!(oauth::remove_oauth_client))
+        .route(endpoint!(connectors::list_connectors))
+        .route(endpoint!(connectors::get_connector))
+        .route(endpoint!(connectors::get_action))
+        .route(endpoint!(connectors::get_manifest))
+        .route(endpoint!(connectors::create_connector).max_body_bytes(MAX_MANIFEST_BYTES))
+        .route(endpoint!(connectors::replace_connector).max_body_bytes(MAX_MANIFEST_BYTES))
+        .route(endpoint!(connectors::delete_connector))
+        .route(endpoint!(schema::connector_schema))
         .route(endpoint!(connections::create_connection).at(credentials, "create_credential").deprecated())
         .route(endpoint!(connections::list_connections).at(credentials, "list_credentials").deprecated())
         .route(endpoint!(connections::get_connection).at(credential, "get_credential").deprecated())

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderName, HeaderValue};
 use serde_json::{Map, Value, json};
+use tidegate_connectors::manifest_schema;
 use tidegate_http::Public;
 use tidegate_model::Definition;
 use utoipa::{PartialSchema as _, ToSchema as _};
@@ -23,11 +24,29 @@ static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| definition_schema().to_strin
     )),
 )]
 pub(crate) async fn workflow_schema(_: Public) -> ([(HeaderName, HeaderValue); 2], Bytes) {
-    let headers = [
+    (headers(), DOCUMENT.clone())
+}
+
+/// The JSON Schema of a connector's manifest
+///
+/// For editors and checks before a manifest is uploaded. It tells the shape (draft 2020-12); expressions and what they name are
+/// checked when it is uploaded.
+#[utoipa::path(
+    get, path = "/api/schemas/connector", tag = "connectors",
+    responses((
+        status = 200, description = "JSON Schema, draft 2020-12", body = Value, content_type = "application/schema+json",
+    )),
+)]
+pub(crate) async fn connector_schema(_: Public) -> ([(HeaderName, HeaderValue); 2], Bytes) {
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| manifest_schema().to_string().into());
+    (headers(), DOCUMENT.clone())
+}
+
+fn headers() -> [(HeaderName, HeaderValue); 2] {
+    [
         (CONTENT_TYPE, HeaderValue::from_static("application/schema+json")),
         (CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600")),
-    ];
-    (headers, DOCUMENT.clone())
+    ]
 }
 
 /// The JSON Schema (draft 2020-12) of a workflow's definition; `docs/workflow.schema.json` is this.

@@ -19,6 +19,7 @@ use tidegate_model::{
 use tidegate_store::{Error, RunFilter};
 use utoipa::ToSchema;
 
+use crate::connections::ours;
 use crate::{Deps, check, schedule};
 
 /// A workflow to store: its definition, and whether it is active.
@@ -94,7 +95,7 @@ pub(crate) struct WorkflowDetail {
 
 impl From<Workflow> for WorkflowView {
     fn from(workflow: Workflow) -> Self {
-        let Workflow { id, tenant: _, name, active, version, revision: _, trigger, created_at, updated_at } = workflow;
+        let Workflow { id, name, active, version, trigger, created_at, updated_at, .. } = workflow;
         let webhook_url = matches!(trigger, Trigger::Webhook {}).then(|| format!("/api/webhooks/{id}"));
         let (created_at, updated_at) = (created_at.into(), updated_at.into());
         Self { id, name, active, version, trigger, webhook_url, created_at, updated_at }
@@ -133,6 +134,7 @@ pub(crate) async fn create_workflow(
         version: 1,
         revision: 1,
         trigger: definition.trigger.clone(),
+        connections: definition.connections(),
         created_at: now,
         updated_at: now,
     };
@@ -221,6 +223,7 @@ pub(crate) async fn replace_workflow(
         active: active.unwrap_or(before.active),
         version: before.version + 1,
         trigger: definition.trigger.clone(),
+        connections: definition.connections(),
         ..next_revision(&deps, &before)
     };
     let entry = caller.audit(&deps.ids, changed("workflow.update", &before, &after));
@@ -412,7 +415,7 @@ async fn read(
             let detail = format!("is larger than {MAX_DEFINITION_BYTES} bytes of JSON; split the workflow");
             errors.push(FieldError::new(Pointer::root(), detail));
         }
-        errors.extend(check::check(&deps.store, tenant, id, definition).await?);
+        errors.extend(check::check(deps, tenant, id, definition).await.map_err(ours)?);
     }
     match definition {
         Some(definition) if errors.is_empty() => Ok((definition, active)),

@@ -70,7 +70,8 @@ impl Change {
         self
     }
 
-    pub(crate) fn entry(
+    /// The entry of an audit log: that somebody did this, in a tenant or to the installation.
+    pub fn entry(
         self,
         ids: &Ids,
         tenant: Option<TenantId>,

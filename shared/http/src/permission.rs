@@ -30,5 +30,5 @@ macro_rules! markers {
 markers! {
     AccountRead AccountWrite TenantRead TenantWrite TenantOwn MembersWrite RolesWrite ServiceAccountsRead
     ServiceAccountsWrite AuditRead WorkflowsRead WorkflowsWrite WorkflowsRun ConnectionsRead ConnectionsWrite
-    ConnectionsUse RunsRead RunsWrite PlatformRead PlatformWrite
+    ConnectionsUse ConnectionsConsent ConnectorsRead ConnectorsWrite RunsRead RunsWrite PlatformRead PlatformWrite
 }

@@ -91,6 +91,10 @@ codes! {
     AdministratorRequired = CONFLICT, "administrator_required", "An administrator has to stay";
     /// The account has a second factor already.
     SecondFactorOn = CONFLICT, "second_factor_on", "The second factor is on";
+    /// Another one of this name is there already.
+    NameTaken = CONFLICT, "name_taken", "The name is taken";
+    /// The connection's connector is gone, or has no longer what the connection needs of it.
+    ConnectorGone = CONFLICT, "connector_gone", "The connector is gone";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
     /// It has changed since the version that `If-Match` names.
@@ -105,6 +109,8 @@ codes! {
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "If-Match is required";
     /// A fault of ours.
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal error";
+    /// What was called answered that it failed, or didn't answer.
+    TargetFailed = BAD_GATEWAY, "target_failed", "The target failed";
     /// Something that the operation needs is away or busy.
     Unavailable = SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable";
 }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{ClientAuth, ConnectionId, Publisher, SessionId, TenantId, UserId};
+use crate::{ClientAuth, ConnectionId, Placement, Publisher, SessionId, TenantId, UserId};
 
 /// A tenant's connector: which of its versions is the current one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,8 @@ pub struct OAuthState {
     pub settings: Map<String, Value>,
     /// Its hosts.
     pub hosts: Vec<String>,
+    /// Where its secret will go.
+    pub placement: Placement,
     /// Where tokens come from.
     pub token_url: String,
     /// The provider whose client of the installation's it is.

@@ -58,10 +58,16 @@ permissions! {
     WorkflowsRun = "workflows:run";
     /// See connections, never their secrets.
     ConnectionsRead = "connections:read";
-    /// Create and delete connections.
+    /// Create, change and delete connections.
     ConnectionsWrite = "connections:write";
+    /// Let anybody's connection follow a new version of its connector, to other hosts.
+    ConnectionsConsent = "connections:consent";
     /// Have workflows use connections.
     ConnectionsUse = "connections:use";
+    /// See connectors.
+    ConnectorsRead = "connectors:read";
+    /// Upload, import and delete the organization's own connectors.
+    ConnectorsWrite = "connectors:write";
     /// See runs with their inputs and outputs.
     RunsRead = "runs:read";
     /// Cancel runs, and start again what was given up.
@@ -193,11 +199,19 @@ impl Role {
                 Role::Viewer.allows(permission)
                     || matches!(
                         permission,
-                        P::WorkflowsWrite | P::WorkflowsRun | P::ConnectionsWrite | P::ConnectionsUse | P::RunsWrite
+                        P::WorkflowsWrite
+                            | P::WorkflowsRun
+                            | P::ConnectionsWrite
+                            | P::ConnectionsUse
+                            | P::ConnectorsWrite
+                            | P::RunsWrite
                     )
             }
             Role::Viewer => {
-                matches!(permission, P::TenantRead | P::WorkflowsRead | P::ConnectionsRead | P::RunsRead)
+                matches!(
+                    permission,
+                    P::TenantRead | P::WorkflowsRead | P::ConnectionsRead | P::ConnectorsRead | P::RunsRead
+                )
             }
         }
     }

@@ -44,12 +44,15 @@ impl Connectors<'_> {
         let pk = partition(head.tenant, &head.name);
         // The audit entry goes with the head alone.
         let store = self.0.unaudited();
-        let actions = manifest.actions.iter().map(|(name, action)| {
-            let (store, pk) = (&store, &pk);
-            let sk = action_key(head, name);
-            async move { store.put(OPERATION, table, || row(OPERATION, pk, &sk, action), Condition::Absent).await.map(drop) }
+        let mut rows = Vec::new();
+        for (name, action) in &manifest.actions {
+            rows.push(row(OPERATION, &pk, action_key(head, name), action)?);
+        }
+        let store = &store;
+        let writes = rows.into_iter().map(|item: Item| async move {
+            store.put(OPERATION, table, || Ok(item.clone()), Condition::Absent).await.map(drop)
         });
-        stream::iter(actions).buffer_unordered(WRITES_AT_ONCE).try_collect::<()>().await?;
+        stream::iter(writes).buffer_unordered(WRITES_AT_ONCE).try_collect::<()>().await?;
         let names = manifest.actions.iter().map(|(name, _)| name.clone()).collect();
         let base = Base { connector: manifest.connector.clone(), names };
         let base = row(OPERATION, &pk, &head.upload, &base)?;

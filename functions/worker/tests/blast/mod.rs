@@ -109,6 +109,14 @@ impl Blobs for FatalBlobs {
         self.blobs.get(key).await
     }
 
+    async fn size(&self, key: &str) -> Result<Option<u64>, PortError> {
+        self.blobs.size(key).await
+    }
+
+    async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError> {
+        self.blobs.link(key, expires_in, filename).await
+    }
+
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {
         self.blobs.rename(from, to).await
     }

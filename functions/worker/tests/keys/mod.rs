@@ -55,9 +55,16 @@ fn connection(world: &World) -> Connection {
         tenant: world.tenant,
         name: "Target".to_owned(),
         connector: "http".to_owned(),
+        publisher: tidegate_model::Publisher::Builtin,
+        auth: "bearer".to_owned(),
+        settings: serde_json::Map::new(),
         hosts: vec![world.target.address().to_string()],
+        placement: crate::world::bearer_placement(),
+        oauth: None,
+        health: tidegate_model::Health::default(),
         data_key: 0,
         sealed: String::new(),
+        created_by: None,
         created_at: world.clock.now(),
     }
 }

@@ -12,10 +12,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_egress::{Egress, EgressSettings};
-use tidegate_model::{
-    Definition, Message, Payload, RunId, RunRow, RunStatus, StartMessage, TenantId, TriggerInput, TriggerKind,
-    WakeMessage, Workflow, WorkflowId,
-};
+use tidegate_model::{Definition, Message, Payload, Placed, Placement, RunId, RunRow, RunStatus, SecretText, StartMessage, TenantId, TriggerInput, TriggerKind, WakeMessage, Workflow, WorkflowId};
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;
@@ -79,6 +76,12 @@ impl Life {
         }
         Ok(())
     }
+}
+
+/// Where the secret of a connection goes that holds a bearer token.
+pub(crate) fn bearer_placement() -> Placement {
+    let token = SecretText::read("Bearer {{ secret.token }}", |_| None).unwrap();
+    Placement { headers: vec![("authorization".to_owned(), Placed::Text(token))], ..Placement::default() }
 }
 
 impl World {
@@ -183,6 +186,7 @@ impl World {
             active: true,
             version: 1,
             revision: 1,
+            connections: Vec::new(),
             trigger: definition.trigger.clone(),
             created_at: now,
             updated_at: now,
@@ -370,6 +374,14 @@ impl<P: Blobs> Blobs for Mortal<P> {
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
         self.port.get(key).await
+    }
+
+    async fn size(&self, key: &str) -> Result<Option<u64>, PortError> {
+        self.port.size(key).await
+    }
+
+    async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError> {
+        self.port.link(key, expires_in, filename).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {

@@ -8,7 +8,9 @@ mod known;
 mod waits;
 
 use tidegate_model::{Definition, FieldError, Graph, Pointer, TenantId, WorkflowId};
-use tidegate_store::{Error, Store};
+use tidegate_connections::Error;
+
+use crate::Deps;
 
 use known::Known;
 
@@ -18,7 +20,7 @@ use known::Known;
 /// # Errors
 /// A connection or a workflow that it names can't be read.
 pub(crate) async fn check(
-    store: &Store,
+    deps: &Deps,
     tenant: TenantId,
     id: Option<WorkflowId>,
     definition: &Definition,
@@ -27,7 +29,7 @@ pub(crate) async fn check(
         Ok(graph) => graph,
         Err(errors) => return Ok(errors),
     };
-    let known = Known::read(store, tenant, definition).await?;
+    let known = Known::read(deps, tenant, definition).await?;
     let mut errors = Vec::new();
     actions::check(definition, &known, &mut errors);
     waits::check(definition, &mut errors);

@@ -19,7 +19,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tidegate_platform::Scheduler;
 use tidegate_testing::{Session, TestApp, World};
-use tidegate_workflows::{Deps, api};
+use tidegate_connections::Connections;
+use tidegate_egress::{Egress, EgressSettings};
+use tidegate_workflows::{Deps, Settings, api};
 
 struct Setup {
     world: World,
@@ -34,6 +36,15 @@ async fn setup() -> Setup {
 }
 
 async fn setup_with(world: World, scheduler: Arc<dyn Scheduler>) -> Setup {
+    setup_over(world, scheduler, EgressSettings::default()).await
+}
+
+fn connections(world: &World, egress: EgressSettings) -> Connections {
+    let egress = Egress::new(egress, world.envelope.clone());
+    Connections::new(world.store_of("workflows"), egress, world.blobs.clone(), world.clock.clone())
+}
+
+async fn setup_over(world: World, scheduler: Arc<dyn Scheduler>, egress: EgressSettings) -> Setup {
     let app = TestApp::new(
         &world,
         api(Deps {
@@ -41,10 +52,12 @@ async fn setup_with(world: World, scheduler: Arc<dyn Scheduler>) -> Setup {
             scheduler,
             queue: Arc::new(world.queue.clone()),
             blobs: world.blobs.clone(),
+            connections: connections(&world, egress),
             envelope: world.envelope.clone(),
             authenticator: world.authenticator_of("workflows"),
             clock: world.clock.clone(),
             ids: world.ids.clone(),
+            settings: Settings { public_url: Some("https://flows.example.com".to_owned()) },
         }),
     );
     let owner = world.session("alex").await;

@@ -50,6 +50,9 @@ pub struct Workflow {
     pub revision: u64,
     /// The current version's trigger.
     pub trigger: Trigger,
+    /// The connections that the current version uses, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub connections: Vec<ConnectionId>,
     /// When the workflow was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -325,6 +328,12 @@ const FIELDS: [&str; 8] =
     ["name", "description", "trigger", "parameters", "steps", "output", "on_failure", "execution_timeout"];
 
 impl Definition {
+    /// The connections that its steps use, sorted.
+    pub fn connections(&self) -> Vec<ConnectionId> {
+        let used: std::collections::BTreeSet<_> = self.steps.iter().filter_map(|step| step.connection).collect();
+        used.into_iter().collect()
+    }
+
     /// Reads and checks a definition.
     ///
     /// # Errors

@@ -12,9 +12,16 @@ fn connection(setup: &Setup, tenant: TenantId, name: &str) -> Connection {
         tenant,
         name: name.to_owned(),
         connector: "slack".to_owned(),
+        publisher: tidegate_model::Publisher::Builtin,
+        auth: "bearer".to_owned(),
+        settings: serde_json::Map::new(),
         hosts: vec!["hooks.slack.com".to_owned()],
+        placement: tidegate_model::Placement::default(),
+        oauth: None,
+        health: tidegate_model::Health::default(),
         data_key: 1,
         sealed: "c2VhbGVk".to_owned(),
+        created_by: None,
         created_at: setup.clock.now(),
     }
 }

@@ -26,6 +26,7 @@ pub(crate) fn workflow(setup: &Setup, tenant: TenantId) -> (Workflow, Definition
         active: true,
         version: 1,
         revision: 1,
+        connections: Vec::new(),
         trigger: definition.trigger.clone(),
         created_at: setup.clock.now(),
         updated_at: setup.clock.now(),
