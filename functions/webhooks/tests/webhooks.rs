@@ -48,6 +48,7 @@ impl Setup {
         let definition = definition.unwrap();
         let now = self.world.clock.now();
         let workflow = Workflow {
+            connections: Vec::new(),
             id: self.world.ids.workflow(),
             tenant: self.owner.tenant,
             name: definition.name.clone(),

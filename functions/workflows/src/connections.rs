@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tidegate_connectors::manifest::{SignIn, SignInKind};
 use tidegate_connectors::{CallOptions, Connector, Entered, Grant, catalogue};
-use tidegate_http::permission::{ConnectionsRead, ConnectionsUse, ConnectionsWrite};
+use tidegate_http::permission::{ConnectionsConsent, ConnectionsRead, ConnectionsUse, ConnectionsWrite};
 use tidegate_http::{Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Time};
 use tidegate_model::{
-    Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthGrant, Permission, Pointer, PrincipalId, Publisher,
+    Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthGrant, Pointer, PrincipalId, Publisher,
     StepError, Tenant, TenantId, UserId, WorkflowId,
 };
 use tidegate_platform::envelope::EnvelopeError;
@@ -396,23 +396,20 @@ pub(crate) struct GiveConsent {
 
 /// Let a connection follow its connector
 ///
-/// From then on its secret goes to the hosts, and to the places in a request, that this version of the connector names. For who
-/// made the connection, and for roles with `connections:consent`.
+/// From then on its secret goes to the hosts, and to the places in a request, that this version of the connector names. Who has
+/// the credential can enter it anew instead (`PATCH /api/connections/{id}`), which takes only `connections:write`.
 #[utoipa::path(
     post, path = "/api/connections/{id}/consent", tag = "connections", params(("id" = ConnectionId, Path)),
     request_body = GiveConsent,
     responses((status = 200, description = "The connection as it is now", body = ConnectionDetail)),
 )]
 pub(crate) async fn consent_connection(
-    caller: Caller<ConnectionsWrite>,
+    caller: Caller<ConnectionsConsent>,
     State(deps): State<Deps>,
     Path(id): Path<ConnectionId>,
     Json(body): Json<GiveConsent>,
 ) -> Result<Json<ConnectionDetail>, Problem> {
     let before = stored(&deps, caller.tenant, id).await?;
-    if before.created_by.is_none() || before.created_by != user_of(caller.principal) {
-        caller.require(Permission::ConnectionsConsent)?;
-    }
     let Some((connector, grant)) = current_grant(&deps, &before).await? else {
         return Err(Problem::new(ProblemCode::ConnectorGone, GONE));
     };

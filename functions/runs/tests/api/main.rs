@@ -51,6 +51,7 @@ async fn workflow(world: &World, session: &Session) -> Workflow {
     let definition = Definition::parse(&body).unwrap();
     let now = world.clock.now();
     let workflow = Workflow {
+        connections: Vec::new(),
         id: world.ids.workflow(),
         tenant: session.tenant,
         name: definition.name.clone(),
