@@ -295,7 +295,11 @@ mod tests {
     #[tokio::test]
     async fn the_inbox_is_an_operation_like_any_other() {
         let parts = Parts::in_memory().await.unwrap();
-        let router = parts.api(URL, &parts.egress(Vec::new(), Vec::new())).unwrap().merge(inbox()).into_router(parts.ids.clone());
+        let router = parts
+            .api(URL, &parts.egress(Vec::new(), Vec::new()))
+            .unwrap()
+            .merge(inbox())
+            .into_router(parts.ids.clone());
         let request = |method: &str, body: &'static str| {
             Request::builder().method(method).uri(INBOX).body(Body::from(body)).unwrap()
         };

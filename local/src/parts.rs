@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tidegate_auth::{Passwords, Registration, TokenSigner};
 use ipnet::IpNet;
+use tidegate_auth::{Passwords, Registration, TokenSigner};
 use tidegate_connections::Connections;
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_http::{Api, Authenticator, Health, ISSUER, RateLimiter, TokenVerifier};
@@ -218,12 +218,7 @@ impl Parts {
     }
 
     /// The worker, as a process of its own name that alone owns the data. `url`: where the process listens.
-    pub(crate) fn worker(
-        &self,
-        settings: &Serve,
-        url: &str,
-        egress: Egress,
-    ) -> anyhow::Result<tidegate_worker::Deps> {
+    pub(crate) fn worker(&self, settings: &Serve, url: &str, egress: Egress) -> anyhow::Result<tidegate_worker::Deps> {
         let process = self.ids.entropy().map(|byte| format!("{byte:02x}")).concat();
         let public_url = settings.public_url(url);
         Ok(tidegate_worker::Deps::new(
@@ -272,7 +267,12 @@ mod tests {
     #[tokio::test]
     async fn the_kept_openapi_document_is_the_codes() {
         let parts = Parts::in_memory().await.unwrap();
-        let document = parts.api("http://localhost", &parts.egress(Vec::new(), Vec::new())).unwrap().document().to_pretty_json().unwrap();
+        let document = parts
+            .api("http://localhost", &parts.egress(Vec::new(), Vec::new()))
+            .unwrap()
+            .document()
+            .to_pretty_json()
+            .unwrap();
         let kept = OPENAPI;
         assert!(
             document.trim() == kept.trim(),

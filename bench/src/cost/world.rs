@@ -141,7 +141,10 @@ impl World {
             auth: "bearer".to_owned(),
             settings: Map::new(),
             hosts: vec![self.target.authority()],
-            placement: Placement { headers: vec![("authorization".to_owned(), Placed::Text(token))], ..Placement::default() },
+            placement: Placement {
+                headers: vec![("authorization".to_owned(), Placed::Text(token))],
+                ..Placement::default()
+            },
             oauth: None,
             // As after its first use.
             health: Health { status: HealthStatus::Ok, ..Health::default() },

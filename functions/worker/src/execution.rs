@@ -93,8 +93,7 @@ pub(crate) async fn execute(
         return ending::give_up_claimed(deps, claimed, error).await;
     };
     // A deleted tenant has no key to sign its approvals' links with, and nobody would follow them.
-    if plan.approvals().next().is_some() && deps.tenant(row.tenant).await?.status == TenantStatus::Deleted
-    {
+    if plan.approvals().next().is_some() && deps.tenant(row.tenant).await?.status == TenantStatus::Deleted {
         let message = "the organization was deleted after the run began";
         return ending::give_up_claimed(deps, claimed, StepError::terminal(ErrorCode::WorkflowGone, message)).await;
     }

@@ -12,8 +12,8 @@ use tidegate_connectors::{CallOptions, Connector, Entered, Grant, catalogue};
 use tidegate_http::permission::{ConnectionsConsent, ConnectionsRead, ConnectionsUse, ConnectionsWrite};
 use tidegate_http::{Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Time};
 use tidegate_model::{
-    Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthGrant, Pointer, PrincipalId, Publisher,
-    StepError, Tenant, TenantId, UserId, WorkflowId,
+    Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthGrant, Pointer, PrincipalId, Publisher, StepError,
+    Tenant, TenantId, UserId, WorkflowId,
 };
 use tidegate_platform::envelope::EnvelopeError;
 use utoipa::ToSchema;
@@ -348,8 +348,10 @@ pub(crate) async fn delete_connection(
 ) -> Result<StatusCode, Problem> {
     let connection = stored(&deps, caller.tenant, id).await?;
     let change = Change::of("connection.delete", id).from(&ConnectionView::from(connection));
-    deps.store.audited(caller.audit(&deps.ids, change)).connections().delete(caller.tenant, id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let entry = caller.audit(&deps.ids, change);
+    let deleted = deps.store.audited(entry).connections().delete(caller.tenant, id).await?;
+    // Somebody else deleted it at the same moment, and the log says who.
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
 }
 
 /// What came of a test.
@@ -415,7 +417,8 @@ pub(crate) async fn consent_connection(
     };
     if connector.version != body.version {
         let now = connector.version;
-        let detail = format!("The connector's current version is {now}. Look at what it asks for, and consent to that.");
+        let detail =
+            format!("The connector's current version is {now}. Look at what it asks for, and consent to that.");
         return Err(Problem::new(ProblemCode::Conflict, detail));
     }
     let after = Connection { hosts: grant.hosts, placement: grant.placement, ..before.clone() };
@@ -462,7 +465,8 @@ pub(crate) async fn load_options(
     Path(id): Path<ConnectionId>,
     Json(body): Json<LoadOptions>,
 ) -> Result<Json<ListOf<FieldOption>>, Problem> {
-    let wrong = |field: &str, detail: &str| Problem::validation(vec![FieldError::new(Pointer::root().push(field), detail)]);
+    let wrong =
+        |field: &str, detail: &str| Problem::validation(vec![FieldError::new(Pointer::root().push(field), detail)]);
     stored(&deps, caller.tenant, id).await?;
     let action = deps.connections.action(caller.tenant, &body.action).await.map_err(ours)?;
     let action = action.ok_or_else(|| wrong("action", "there is no such action"))?;
@@ -472,7 +476,8 @@ pub(crate) async fn load_options(
     let text = |name: &str| options.get(name).and_then(Value::as_str).unwrap_or_default();
     let uses = format!("{}.{}", action.connector.name, text("action"));
     let with = options.get("with").and_then(Value::as_object).cloned().unwrap_or_default();
-    let scope = tidegate_engine::Scope::new([("input".to_owned(), tidegate_engine::Data::from(&Value::Object(body.input)))]);
+    let scope =
+        tidegate_engine::Scope::new([("input".to_owned(), tidegate_engine::Data::from(&Value::Object(body.input)))]);
     let input = scope.fill(&with, &Pointer::root().push("input")).map_err(|error| wrong("input", &error.message))?;
 
     let failed = |error: StepError| Problem::new(ProblemCode::TargetFailed, error.message);
@@ -516,9 +521,8 @@ pub(crate) async fn replace(
 async fn current_grant(deps: &Deps, connection: &Connection) -> Result<Option<(Arc<Connector>, Grant)>, Problem> {
     let Some(connector) = deps.connections.connector_of(connection).await.map_err(ours)? else { return Ok(None) };
     let sign_in = connector.document.sign_in(&connection.auth);
-    let grant = sign_in.and_then(|sign_in| {
-        connector.document.grant_now(sign_in, &connection.settings, &connection.hosts)
-    });
+    let grant =
+        sign_in.and_then(|sign_in| connector.document.grant_now(sign_in, &connection.settings, &connection.hosts));
     Ok(grant.map(|grant| (connector, grant)))
 }
 
@@ -528,8 +532,12 @@ async fn detail(deps: &Deps, connection: Connection) -> Result<ConnectionDetail,
         let new_hosts: Vec<_> = grant.hosts.iter().filter(|host| !connection.hosts.contains(host)).cloned().collect();
         let moves_secret = grant.placement != connection.placement;
         let version = connector.version;
-        (!new_hosts.is_empty() || moves_secret)
-            .then_some(PendingConsent { version, hosts: grant.hosts, new_hosts, moves_secret })
+        (!new_hosts.is_empty() || moves_secret).then_some(PendingConsent {
+            version,
+            hosts: grant.hosts,
+            new_hosts,
+            moves_secret,
+        })
     });
     Ok(ConnectionDetail { connection: connection.into(), workflows, pending })
 }
@@ -595,7 +603,8 @@ fn entered(
     hosts: &[String],
     before: Option<&str>,
 ) -> Result<Sorted, Vec<FieldError>> {
-    let at = |error: FieldError| FieldError::new(Pointer::from(format!("/data{}", error.pointer).as_str()), error.detail);
+    let at =
+        |error: FieldError| FieldError::new(Pointer::from(format!("/data{}", error.pointer).as_str()), error.detail);
     let Value::Object(data) = data else {
         return Err(vec![FieldError::new("/data".into(), "expected an object")]);
     };

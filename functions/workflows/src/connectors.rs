@@ -213,7 +213,8 @@ pub(crate) async fn list_connectors(
 ) -> Result<Json<ListOf<ConnectorView>>, Problem> {
     let cursor = page.cursor.as_deref();
     let found = deps.store.connectors().list(caller.tenant, cursor, page.limit.get() as usize).await?;
-    let builtin = catalogue::connectors().filter(|_| cursor.is_none()).map(|connector| ConnectorView::from(&**connector));
+    let builtin =
+        catalogue::connectors().filter(|_| cursor.is_none()).map(|connector| ConnectorView::from(&**connector));
     let items = builtin.chain(found.items.into_iter().map(ConnectorView::from)).collect();
     Ok(Json(ListOf { items, next_cursor: found.next_cursor }))
 }
@@ -282,7 +283,10 @@ pub(crate) async fn get_manifest(
 
 /// A manifest, in YAML or JSON; `docs/connector-manifest.md` tells its format, `GET /api/schemas/connector` its schema.
 #[derive(Debug, Deserialize, ToSchema)]
-#[expect(dead_code, reason = "it describes the body in the document; the body is read as YAML, of which JSON is a part")]
+#[expect(
+    dead_code,
+    reason = "it describes the body in the document; the body is read as YAML, of which JSON is a part"
+)]
 pub(crate) struct UploadConnector {
     /// The format's version.
     #[schema(examples(1))]
@@ -376,8 +380,9 @@ pub(crate) async fn delete_connector(
 ) -> Result<StatusCode, Problem> {
     let head = deps.store.connectors().head(caller.tenant, &name).await?.ok_or_else(Problem::not_found)?;
     let change = Change::of("connector.delete", &name).from(&ConnectorView::from(head));
-    deps.store.audited(caller.audit(&deps.ids, change)).connectors().delete(caller.tenant, &name).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let entry = caller.audit(&deps.ids, change);
+    let deleted = deps.store.audited(entry).connectors().delete(caller.tenant, &name).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
 }
 
 fn read(body: &[u8]) -> Result<Manifest, Problem> {
@@ -394,7 +399,8 @@ pub(crate) async fn create(
 ) -> Result<ConnectorDetail, Problem> {
     let name = &manifest.connector.name;
     let taken = || {
-        let detail = format!("There is a connector {name:?}. `PUT /api/connectors/{name}` uploads a new version of it.");
+        let detail =
+            format!("There is a connector {name:?}. `PUT /api/connectors/{name}` uploads a new version of it.");
         Problem::new(ProblemCode::NameTaken, detail)
     };
     if deps.store.connectors().head(caller.tenant, name).await?.is_some() {

@@ -27,10 +27,10 @@ use tidegate_model::{
 use utoipa::{IntoParams, ToSchema};
 use zeroize::Zeroizing;
 
+use crate::Deps;
 use crate::connections::{
     ConnectionView, check_name, connector_named, ours, seal, sealing_problem, sign_in_of, stored, user_of,
 };
-use crate::Deps;
 
 /// How long signing in may take.
 const LIFETIME: Duration = Duration::from_secs(600);
@@ -92,7 +92,8 @@ pub(crate) async fn begin_oauth(
     Json(body): Json<BeginOAuth>,
 ) -> Result<Response, Problem> {
     let (Some(user), Some(session)) = (user_of(caller.principal), caller.session) else {
-        let detail = "Signing in at a vendor takes a person in a browser; an API key can't. Give tokens as `data` instead.";
+        let detail =
+            "Signing in at a vendor takes a person in a browser; an API key can't. Give tokens as `data` instead.";
         return Err(Problem::new(ProblemCode::Forbidden, detail));
     };
     let wrong = |at: &str, detail: String| Problem::validation(vec![FieldError::new(Pointer::root().push(at), detail)]);
@@ -101,7 +102,9 @@ pub(crate) async fn begin_oauth(
         None => None,
     };
     let connector = match (&body.connector, &before) {
-        (Some(_), Some(_)) => return Err(wrong("connector", "must be left out with `connection`, which has one".into())),
+        (Some(_), Some(_)) => {
+            return Err(wrong("connector", "must be left out with `connection`, which has one".into()));
+        }
         (Some(name), None) => name.clone(),
         (None, Some(before)) => before.connector.clone(),
         (None, None) => return Err(wrong("connector", "is required, or `connection`".into())),
@@ -131,7 +134,8 @@ pub(crate) async fn begin_oauth(
             data.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
-    let under = |error: FieldError| FieldError::new(Pointer::from(format!("/data{}", error.pointer).as_str()), error.detail);
+    let under =
+        |error: FieldError| FieldError::new(Pointer::from(format!("/data{}", error.pointer).as_str()), error.detail);
     let entered = sign_in.enter(&data);
     let entered = entered.map_err(|errors| Problem::validation(errors.into_iter().map(under).collect()))?;
     let grant = connector.document.grant(sign_in, &entered, &[]).map_err(Problem::validation)?;
@@ -332,8 +336,7 @@ async fn finish(
         TokenError::Egress(error) => refused(format!("The vendor can't be reached: {error}. Begin anew.")),
         error => refused(format!("There is no access: {error}. Begin anew.")),
     })?;
-    let connection =
-        Connection { oauth: Some(grant_of(&grant, &granted, now)), sealed: granted.sealed, ..draft };
+    let connection = Connection { oauth: Some(grant_of(&grant, &granted, now)), sealed: granted.sealed, ..draft };
     let actor = Actor {
         principal: Some(found.user.into()),
         session: Some(found.session),
@@ -341,14 +344,16 @@ async fn finish(
         address: context.address,
     };
     let view = ConnectionView::from(connection.clone());
-    let connections = |change: Change| deps.store.audited(change.entry(&deps.ids, Some(found.tenant), actor.clone(), context));
+    let connections =
+        |change: Change| deps.store.audited(change.entry(&deps.ids, Some(found.tenant), actor.clone(), context));
     if found.renews {
         // A refresh may note something at this moment.
         for _ in 0..5 {
             let Some(before) = deps.store.connections().get(found.tenant, found.connection).await? else {
                 return Err(refused("The connection was deleted meanwhile.".to_owned()));
             };
-            let renewed = Connection { created_by: before.created_by, created_at: before.created_at, ..connection.clone() };
+            let renewed =
+                Connection { created_by: before.created_by, created_at: before.created_at, ..connection.clone() };
             let old = ConnectionView::from(before.clone());
             let change = Change::of("connection.renew", found.connection).from(&old).to(&view);
             if connections(change).connections().replace(&before, &renewed).await? {
@@ -376,9 +381,15 @@ h1{margin:0 0 1rem;font-size:1.25rem}p{margin:0;overflow-wrap:anywhere}";
 /// A page without scripts, which loads nothing; what vendors say stands in it as text.
 fn page(status: StatusCode, heading: &str, text: &str) -> Response {
     let style = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
-    let policy = format!("default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    let policy = format!(
+        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    );
     let escaped = |text: &str| {
-        text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+        text.replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;")
+            .replace('"', "&quot;")
+            .replace('\'', "&#39;")
     };
     let body = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -466,7 +477,8 @@ pub(crate) async fn list_oauth_clients(
 ) -> Result<Json<ListOf<OAuthClientView>>, Problem> {
     let clients = deps.store.oauth().clients().await?;
     let of = |provider: &str| clients.iter().find(|client| client.provider == provider);
-    let items = providers().keys().map(|provider| view(&deps, &context, provider, of(provider))).collect::<Result<_, _>>()?;
+    let items =
+        providers().keys().map(|provider| view(&deps, &context, provider, of(provider))).collect::<Result<_, _>>()?;
     Ok(Json(ListOf { items, next_cursor: None }))
 }
 

@@ -15,8 +15,6 @@ use tokio::sync::Mutex;
 
 use crate::Connections;
 
-/// How many calls in a row open it.
-const FAILURES: u32 = 5;
 /// A failure counts for so long.
 const WINDOW: Duration = Duration::from_secs(120);
 /// How long it stays open at first; twice as long each time, up to the most.
@@ -110,7 +108,7 @@ impl Connections {
         for _ in 0..3 {
             let now = self.clock.now();
             let before = self.store.breakers().get(tenant, host).await?;
-            last = after_failure(before.unwrap_or_default(), now);
+            last = after_failure(before.unwrap_or_default(), self.open_after, now);
             if self.store.breakers().put(tenant, host, &last, now).await? {
                 if last.open_until.is_some_and(|until| until > now) {
                     tracing::warn!(component = "connections", tenant_id = %tenant, host, "a target is down and isn't called for a while");
@@ -122,7 +120,7 @@ impl Connections {
     }
 }
 
-fn after_failure(before: Breaker, now: Timestamp) -> Breaker {
+fn after_failure(before: Breaker, open_after: u32, now: Timestamp) -> Breaker {
     let is_recent = now.duration_since(before.failed_at).unsigned_abs() < WINDOW;
     let was_open = before.open_until.is_some();
     let failures = if is_recent || was_open { before.failures.saturating_add(1) } else { 1 };
@@ -130,7 +128,7 @@ fn after_failure(before: Breaker, now: Timestamp) -> Breaker {
     let (open_until, openings) = match still_open {
         // A call that began before it was opened says nothing new.
         Some(until) => (Some(until), before.openings),
-        None if was_open || failures >= FAILURES => {
+        None if was_open || failures >= open_after => {
             let wait = OPEN.saturating_mul(1 << before.openings.min(8)).min(MAX_OPEN);
             (Some(now + wait), before.openings.saturating_add(1))
         }
@@ -140,7 +138,7 @@ fn after_failure(before: Breaker, now: Timestamp) -> Breaker {
 }
 
 fn open(host: &str, wait: Duration) -> StepError {
-    let message = format!("{host} didn't answer {FAILURES} calls in a row and isn't called for a while");
+    let message = format!("{host} failed several calls in a row and isn't called for a while");
     let mut error = StepError::retryable(ErrorCode::CircuitOpen, message);
     error.retry_after_ms = u64::try_from(wait.as_millis()).ok();
     error

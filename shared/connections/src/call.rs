@@ -65,8 +65,8 @@ impl Connections {
 
     async fn usable_for(&self, action: &Action, tenant: TenantId, id: ConnectionId) -> Result<Usable, Called> {
         let connection = self.connection(tenant, id).await?;
-        let connection =
-            connection.ok_or_else(|| unusable(format!("the connection {id} is gone; choose another one in the step")))?;
+        let connection = connection
+            .ok_or_else(|| unusable(format!("the connection {id} is gone; choose another one in the step")))?;
         if !action.fits(&connection) {
             return Err(unusable(action.misfit(&connection)));
         }

@@ -39,6 +39,8 @@ pub struct Connections {
     blobs: Arc<dyn Blobs>,
     clock: Clock,
     leases: Leases,
+    /// How many calls in a row have to fail until a target counts as down.
+    open_after: u32,
     caches: Arc<Caches>,
 }
 
@@ -88,7 +90,13 @@ impl Connections {
             suspects: Cache::builder().max_capacity(MAX_ENTRIES).time_to_live(breaker::FORGET_AFTER).build(),
         };
         let leases = Leases::new(store.clone(), clock.clone());
-        Self { store, egress, blobs, clock, leases, caches: Arc::new(caches) }
+        Self { store, egress, blobs, clock, leases, open_after: 5, caches: Arc::new(caches) }
+    }
+
+    /// The same, but a target counts as down only after so many calls in a row that failed; by default after five.
+    #[must_use]
+    pub fn opening_after(self, failures: u32) -> Self {
+        Self { open_after: failures, ..self }
     }
 
     fn outside(&self, tenant: TenantId) -> Outside<'_> {

@@ -15,7 +15,12 @@ const MAX_WAIT: Duration = Duration::from_secs(20);
 
 impl Connections {
     /// Waits until the connection may be used. At steady load at most a tenth of a write a call.
-    pub(crate) async fn pace(&self, connection: &Connection, limit: RateLimit, deadline: Instant) -> Result<(), StepError> {
+    pub(crate) async fn pace(
+        &self,
+        connection: &Connection,
+        limit: RateLimit,
+        deadline: Instant,
+    ) -> Result<(), StepError> {
         let every = Duration::from_secs(u64::from(limit.per_seconds)) / limit.requests.max(1);
         let every = every.max(Duration::from_micros(1));
         // Slots of the time to come are given out too: so many are waited for.
@@ -36,7 +41,8 @@ impl Connections {
 
 fn too_many(limit: RateLimit, wait: Duration) -> StepError {
     let RateLimit { requests, per_seconds } = limit;
-    let message = format!("the connection is used more often than its vendor allows ({requests} calls in {per_seconds} s)");
+    let message =
+        format!("the connection is used more often than its vendor allows ({requests} calls in {per_seconds} s)");
     let mut error = StepError::retryable(ErrorCode::RateLimited, message);
     error.retry_after_ms = u64::try_from(wait.as_millis()).ok();
     error

@@ -76,7 +76,12 @@ impl Connections {
     }
 
     /// Refreshes, if nobody else began meanwhile, which is `None`.
-    async fn refresh_once(&self, usable: &Usable, grant: &OAuthGrant, must_wait: bool) -> Result<Option<Usable>, StepError> {
+    async fn refresh_once(
+        &self,
+        usable: &Usable,
+        grant: &OAuthGrant,
+        must_wait: bool,
+    ) -> Result<Option<Usable>, StepError> {
         let connection = &usable.connection;
         let mut by = [0; 16];
         if getrandom::fill(&mut by).is_err() {
@@ -109,7 +114,8 @@ impl Connections {
             Some(provider) => {
                 let found = self.client(provider).await.map_err(|error| away(&error))?;
                 let Some(found) = found else {
-                    let reason = format!("the installation has no OAuth client at {provider} any more; ask its operator");
+                    let reason =
+                        format!("the installation has no OAuth client at {provider} any more; ask its operator");
                     return Err(self.break_off(&mine, &grant, &reason, true).await);
                 };
                 installations = found;
@@ -126,7 +132,9 @@ impl Connections {
                     data_key: mine.connection.data_key,
                     oauth: Some(grant_of(&grant, &granted, now)),
                     health: match stored.health.status {
-                        HealthStatus::Broken => Health { status: HealthStatus::Ok, reason: None, since: Some(now), ..stored.health.clone() },
+                        HealthStatus::Broken => {
+                            Health { status: HealthStatus::Ok, reason: None, since: Some(now), ..stored.health.clone() }
+                        }
                         HealthStatus::Ok | HealthStatus::Untested => stored.health.clone(),
                     },
                     ..stored.clone()
@@ -165,7 +173,9 @@ impl Connections {
         let id = mine.connection.id;
         tracing::warn!(component = "connections", connection_id = %id, reason, "a connection is broken");
         match self.change(&mine.connection, broken).await {
-            Ok(_) => StepError::terminal(ErrorCode::ConnectionUnusable, format!("the connection {id} is broken: {reason}")),
+            Ok(_) => {
+                StepError::terminal(ErrorCode::ConnectionUnusable, format!("the connection {id} is broken: {reason}"))
+            }
             Err(error) => away(&error),
         }
     }
@@ -178,7 +188,11 @@ impl Connections {
         };
         if let Err(error) = self.change(mine, released).await {
             let error = &error as &dyn std::error::Error;
-            tracing::warn!(component = "connections", error, "a refresh that failed can't be noted; it counts as given up soon");
+            tracing::warn!(
+                component = "connections",
+                error,
+                "a refresh that failed can't be noted; it counts as given up soon"
+            );
         }
     }
 
@@ -196,12 +210,20 @@ fn is_due(grant: &OAuthGrant, now: Timestamp) -> bool {
 }
 
 fn ended(connection: &Connection) -> StepError {
-    let reason = connection.health.reason.as_deref().unwrap_or("its access token is over and there is no refresh token; sign in anew");
+    let reason = connection
+        .health
+        .reason
+        .as_deref()
+        .unwrap_or("its access token is over and there is no refresh token; sign in anew");
     let message = format!("the connection {} is broken: {reason}", connection.id);
     StepError::terminal(ErrorCode::ConnectionUnusable, message)
 }
 
 fn away(error: &Error) -> StepError {
-    tracing::warn!(component = "connections", error = error as &dyn std::error::Error, "the store failed while a token was refreshed");
+    tracing::warn!(
+        component = "connections",
+        error = error as &dyn std::error::Error,
+        "the store failed while a token was refreshed"
+    );
     StepError::retryable(ErrorCode::Internal, "the connection can't be read or written now")
 }

@@ -59,7 +59,8 @@ impl Setup {
         });
         change(&mut document);
         let manifest = check_manifest(document).unwrap();
-        let actions = manifest.actions.iter().map(|(name, action)| (name.clone(), serde_json::to_value(action).unwrap()));
+        let actions =
+            manifest.actions.iter().map(|(name, action)| (name.clone(), serde_json::to_value(action).unwrap()));
         let stored = StoredManifest {
             connector: serde_json::to_value(&manifest.connector).unwrap(),
             actions: actions.collect(),
@@ -180,7 +181,8 @@ async fn call(
 }
 
 fn tokens(refresh: Option<&str>) -> ResponseTemplate {
-    let mut answer = json!({"access_token": "second-access", "token_type": "bearer", "expires_in": 3600, "scope": "a b"});
+    let mut answer =
+        json!({"access_token": "second-access", "token_type": "bearer", "expires_in": 3600, "scope": "a b"});
     if let Some(refresh) = refresh {
         answer["refresh_token"] = json!(refresh);
     }
@@ -202,7 +204,10 @@ async fn of_two_who_refresh_at_once_one_asks_the_vendor() {
             assert_eq!(result, Ok(json!({"status": 200, "body": {"id": 7}})));
         }
         let asked = setup.asked_for_tokens().await;
-        assert_eq!(asked, ["grant_type=refresh_token&refresh_token=first-refresh&client_id=c&client_secret=client-s3cret"]);
+        assert_eq!(
+            asked,
+            ["grant_type=refresh_token&refresh_token=first-refresh&client_id=c&client_secret=client-s3cret"]
+        );
         let stored = setup.stored(id).await;
         let grant = stored.oauth.as_ref().unwrap();
         assert_eq!((grant.refreshing.is_none(), grant.scopes.len()), (true, 2));
@@ -224,9 +229,16 @@ async fn a_refusal_with_any_status_breaks_the_connection_and_says_why() {
     let setup = setup().await;
     let connector = setup.connector(|_| {}).await;
     for (answer, why) in [
-        (ResponseTemplate::new(200).set_body_json(json!({"error": "bad_refresh_token", "error_description": "It expired."})), "bad_refresh_token: It expired."),
+        (
+            ResponseTemplate::new(200)
+                .set_body_json(json!({"error": "bad_refresh_token", "error_description": "It expired."})),
+            "bad_refresh_token: It expired.",
+        ),
         (ResponseTemplate::new(200).set_body_json(json!({"ok": false, "error": "token_revoked"})), "token_revoked"),
-        (ResponseTemplate::new(200).set_body_string("error=bad_refresh_token&error_description=gone"), "bad_refresh_token"),
+        (
+            ResponseTemplate::new(200).set_body_string("error=bad_refresh_token&error_description=gone"),
+            "bad_refresh_token",
+        ),
         (ResponseTemplate::new(400).set_body_json(json!({"error": "invalid_grant"})), "invalid_grant"),
         (ResponseTemplate::new(200).set_body_string("<html>sign in</html>"), "without a token"),
     ] {
@@ -241,7 +253,12 @@ async fn a_refusal_with_any_status_breaks_the_connection_and_says_why() {
         assert!(stored.health.reason.unwrap().contains(why));
         // Nobody asks again with a grant that was refused, and no call goes out without a token.
         let again = setup.call(&setup.process(), id).await.unwrap_err();
-        assert_eq!((again.code, again.message.contains(why)), (ErrorCode::ConnectionUnusable, true), "{}", again.message);
+        assert_eq!(
+            (again.code, again.message.contains(why)),
+            (ErrorCode::ConnectionUnusable, true),
+            "{}",
+            again.message
+        );
         assert_eq!(setup.asked_for_tokens().await.len(), 1);
         let all = setup.vendor.received_requests().await.unwrap();
         assert!(all.iter().all(|request| request.url.path() == "/token"));
@@ -330,7 +347,9 @@ async fn a_target_that_is_down_is_left_alone_by_all_processes() {
     Mock::given(path("/down")).respond_with(Down(AtomicU32::new(7))).mount(&setup.vendor).await;
     let input = json!({"method": "GET", "url": format!("{}/down", setup.vendor.uri())});
     let get = async |process: &Connections, tenant| {
-        call(process, tenant, "http.request", None, input.clone()).await.map_err(|error| (error.code, error.retry_after_ms))
+        call(process, tenant, "http.request", None, input.clone())
+            .await
+            .map_err(|error| (error.code, error.retry_after_ms))
     };
     let asked = async || setup.vendor.received_requests().await.unwrap().len();
     let (one, other) = (setup.process(), setup.process());
@@ -408,7 +427,10 @@ async fn what_a_call_lacks_is_said_before_it_is_made() {
     let process = setup.process();
     let refused = async |uses: &str, id| call(&process, tenant, uses, id, json!({"text": "x"})).await.unwrap_err();
     let error = refused("acme.get", None).await;
-    assert_eq!((error.code, error.message.as_str()), (ErrorCode::InputInvalid, "there is no action `acme.get` any more"));
+    assert_eq!(
+        (error.code, error.message.as_str()),
+        (ErrorCode::InputInvalid, "there is no action `acme.get` any more")
+    );
     let error = refused("slack.send_message", None).await;
     assert!(error.message.contains("needs a connection of the connector \"slack\""), "{}", error.message);
     let error = refused("slack.send_message", Some(setup.world.ids.connection())).await;

@@ -92,7 +92,10 @@ impl Action {
     ) -> Result<Value, Failure> {
         let success = self.success(response, input, is_connected, now)?;
         if let Some(output) = &self.document.output {
-            return Ok(success.scope.fill_one(output, &Pointer::root()).map_err(|error| self.unread(&error.message))?);
+            return Ok(success
+                .scope
+                .fill_one(output, &Pointer::root())
+                .map_err(|error| self.unread(&error.message))?);
         }
         let mut output = Map::new();
         output.insert("status".to_owned(), json!(success.status));
@@ -180,8 +183,7 @@ impl Reader<'_> {
         let waits = rule.and_then(|rule| rule.retry_after.as_ref()).into_iter();
         let waits = waits.chain(self.answers.iter().filter_map(|answers| answers.retry_after.as_ref()));
         let wait = waits.filter_map(|wait| scope.evaluate(wait).ok()?.as_f64()).find_map(milliseconds);
-        let retry_after_ms =
-            retryable.then(|| wait.or_else(|| retry_after_ms(&response.headers, self.now))).flatten();
+        let retry_after_ms = retryable.then(|| wait.or_else(|| retry_after_ms(&response.headers, self.now))).flatten();
 
         let mut message = format!("{}: the target answered {}", self.name, status_text(status));
         if !said.is_empty() {
@@ -212,7 +214,9 @@ impl Reader<'_> {
         let fault = match (self.kind, body) {
             (AnswerKind::Text, _) | (_, Body::Empty | Body::Json(_)) => return Ok(()),
             (_, Body::BrokenJson { error: JsonError::Broken(error), .. }) => format!("is broken: {error}"),
-            (_, Body::BrokenJson { error: JsonError::OutOfBounds(error), .. }) => format!("has {error}; ask it for less"),
+            (_, Body::BrokenJson { error: JsonError::OutOfBounds(error), .. }) => {
+                format!("has {error}; ask it for less")
+            }
             (AnswerKind::Any, Body::Text(_) | Body::Bytes(_)) => return Ok(()),
             (AnswerKind::Json, Body::Text(_) | Body::Bytes(_)) => "is none".to_owned(),
         };

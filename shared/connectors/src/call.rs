@@ -148,7 +148,9 @@ impl Action {
             for item in items {
                 let item = match &self.document.output {
                     Some(output) => success.scope.with([("item".to_owned(), item)]).fill_one(output, &Pointer::root()),
-                    None => item.to_json().map_err(|message| tidegate_engine::ExpressionError { pointer: Pointer::root(), message }),
+                    None => item
+                        .to_json()
+                        .map_err(|message| tidegate_engine::ExpressionError { pointer: Pointer::root(), message }),
                 };
                 if !pages.push(item.map_err(|error| self.unread(&error.message))?) {
                     return Ok(pages.output(false));
@@ -267,10 +269,15 @@ pub(crate) fn link_next(success: &Success) -> Option<String> {
     let links = success.headers.get_all(http::header::LINK).iter().filter_map(|value| value.to_str().ok());
     links.flat_map(split_links).find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next = parameters.split(';').filter_map(|parameter| parameter.trim().split_once('=')).any(|(name, value)| {
-            name.trim().eq_ignore_ascii_case("rel")
-                && value.trim().trim_matches('"').split_ascii_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
-        });
+        let is_next =
+            parameters.split(';').filter_map(|parameter| parameter.trim().split_once('=')).any(|(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel")
+                    && value
+                        .trim()
+                        .trim_matches('"')
+                        .split_ascii_whitespace()
+                        .any(|rel| rel.eq_ignore_ascii_case("next"))
+            });
         is_next.then(|| target.to_owned())
     })
 }

@@ -78,8 +78,8 @@ fn parse(text: &str) -> Result<Value, Vec<FieldError>> {
         return Err(fault(format!("the manifest has more than {MAX_MANIFEST_BYTES} bytes")));
     }
     // Its bounds on aliases and nesting are the library's own, made for texts of strangers.
-    let document: Value =
-        serde_saphyr::from_str(text).map_err(|error| fault(format!("the manifest is no YAML: {}", first_line(&error))))?;
+    let document: Value = serde_saphyr::from_str(text)
+        .map_err(|error| fault(format!("the manifest is no YAML: {}", first_line(&error))))?;
     check_json_value(&document).map_err(|error| fault(format!("the manifest has {error}")))?;
     Ok(document)
 }
@@ -116,17 +116,24 @@ impl Check {
         let root = Pointer::root();
         let name = &manifest.connector.name;
         if is_reserved(name) {
-            self.tell(&root.push("name"), format!("{name:?} is the name of a built-in connector; choose another, such as \"my_{name}\""));
+            self.tell(
+                &root.push("name"),
+                format!("{name:?} is the name of a built-in connector; choose another, such as \"my_{name}\""),
+            );
         }
         if matches!(manifest.connector.hosts, Hosts::Given(Given::Given)) {
-            self.tell(&root.push("hosts"), "expected a list: only built-in connectors leave the hosts to their connections");
+            self.tell(
+                &root.push("hosts"),
+                "expected a list: only built-in connectors leave the hosts to their connections",
+            );
         }
         for (index, sign_in) in manifest.connector.auth.iter().enumerate() {
             let at = root.push("auth").push(index);
             if let SignInKind::OAuth2(oauth) = &sign_in.kind
                 && oauth.provider.is_some()
             {
-                let detail = "is for built-in connectors; give authorization_url and token_url, and each connection its client";
+                let detail =
+                    "is for built-in connectors; give authorization_url and token_url, and each connection its client";
                 self.tell(&at.push("provider"), detail);
             }
         }
@@ -254,7 +261,9 @@ impl Check {
                     self.tell(&at.push("fields").push("webhook_url"), "must be secret");
                 }
             }
-            SignInKind::ApiKey { value, .. } => texts.extend(value.iter().map(|text| (at.push("value"), text.as_str()))),
+            SignInKind::ApiKey { value, .. } => {
+                texts.extend(value.iter().map(|text| (at.push("value"), text.as_str())))
+            }
             SignInKind::Bearer { token } => texts.extend(token.iter().map(|text| (at.push("token"), text.as_str()))),
             SignInKind::Basic { username, password } => {
                 texts.extend(username.iter().map(|text| (at.push("username"), text.as_str())));
@@ -269,7 +278,9 @@ impl Check {
                     let at = at.push(name);
                     let Some(probe) = self.probe(connector, url, &at) else { continue };
                     let parsed = Url::parse(&probe).ok();
-                    if !parsed.is_some_and(|url| url.scheme() == "https" || (url.scheme() == "http" && url.port().is_some())) {
+                    if !parsed
+                        .is_some_and(|url| url.scheme() == "https" || (url.scheme() == "http" && url.port().is_some()))
+                    {
                         self.tell(&at, "expected a URL that begins with https://");
                     }
                 }
@@ -280,7 +291,8 @@ impl Check {
                         let at = at.push(part).push(name);
                         texts.push((at.clone(), value));
                         // A name is shown, so it holds no secret.
-                        let setting = |setting: &str| fields.get(setting).filter(|field| !field.secret).map(|_| "x".to_owned());
+                        let setting =
+                            |setting: &str| fields.get(setting).filter(|field| !field.secret).map(|_| "x".to_owned());
                         if let Err(error) = Placeholder::fill(name, setting) {
                             self.tell(&at, error.to_string());
                         }
@@ -304,7 +316,10 @@ impl Check {
                             Some(field) if field.secret != secret => {
                                 let is = if field.secret { "is secret" } else { "isn't secret" };
                                 let write = if field.secret { "secret" } else { "connection" };
-                                self.tell(&at, format!("names `{of}.{name}`, but the field {is}: write `{write}.{name}`"));
+                                self.tell(
+                                    &at,
+                                    format!("names `{of}.{name}`, but the field {is}: write `{write}.{name}`"),
+                                );
                             }
                             Some(_) => {}
                         }
@@ -382,9 +397,8 @@ impl Check {
         auth: Option<&[String]>,
         at: &Pointer,
     ) {
-        let by_url = |sign_in: &SignIn| {
-            sign_in.kind == SignInKind::Url && auth.is_none_or(|ids| ids.iter().any(|id| *id == sign_in.id))
-        };
+        let by_url =
+            |sign_in: &SignIn| sign_in.kind == SignInKind::Url && auth.is_none_or(|ids| ids.contains(&sign_in.id));
         let all_by_url = connector.auth.iter().filter(|sign_in| auth.is_none_or(|ids| ids.contains(&sign_in.id)));
         let all_by_url = all_by_url.clone().count() > 0 && all_by_url.clone().all(by_url);
         match (&request.path, &request.url) {
@@ -406,7 +420,8 @@ impl Check {
             }
             (None, None) => {}
         }
-        if [request.json.is_some(), request.form.is_some(), request.text.is_some()].iter().filter(|is| **is).count() > 1 {
+        if [request.json.is_some(), request.form.is_some(), request.text.is_some()].iter().filter(|is| **is).count() > 1
+        {
             self.tell(at, "takes only one of json, form, text");
         }
         self.headers(&request.headers, at);
@@ -485,7 +500,9 @@ impl Check {
             }
             self.expression(&paging.items, &at.push("items"), ANSWER_NAMES);
             match &paging.next {
-                NextPage::Cursor { value, .. } => self.expression(value, &at.push("cursor").push("value"), ANSWER_NAMES),
+                NextPage::Cursor { value, .. } => {
+                    self.expression(value, &at.push("cursor").push("value"), ANSWER_NAMES)
+                }
                 NextPage::NextUrl(value) => self.expression(value, &at.push("next_url"), ANSWER_NAMES),
                 NextPage::Link(_) | NextPage::Page { .. } | NextPage::Offset { .. } => {}
             }

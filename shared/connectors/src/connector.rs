@@ -75,21 +75,20 @@ impl ConnectorDocument {
 
 impl Action {
     /// An action of a manifest that was checked.
-    pub fn new(
-        connector: Arc<ConnectorDocument>,
-        name: &str,
-        document: ActionDocument,
-        publisher: Publisher,
-    ) -> Self {
+    pub fn new(connector: Arc<ConnectorDocument>, name: &str, document: ActionDocument, publisher: Publisher) -> Self {
         let mut schema = document.input.clone();
         if document.paging.is_some()
-            && let Some(properties) = schema.as_object_mut().map(|schema| schema.entry("properties").or_insert(json!({})))
+            && let Some(properties) =
+                schema.as_object_mut().map(|schema| schema.entry("properties").or_insert(json!({})))
             && let Some(properties) = properties.as_object_mut()
         {
-            properties.insert("max_items".to_owned(), json!({
-                "title": "At most", "description": "How many items to fetch; without it 1000.",
-                "type": "integer", "minimum": 1, "maximum": MAX_ITEMS
-            }));
+            properties.insert(
+                "max_items".to_owned(),
+                json!({
+                    "title": "At most", "description": "How many items to fetch; without it 1000.",
+                    "type": "integer", "minimum": 1, "maximum": MAX_ITEMS
+                }),
+            );
         }
         let name = format!("{}.{name}", connector.name);
         Self { name, publisher, connector, document, input: Schema::of(schema) }

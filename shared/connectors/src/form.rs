@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn nested_values_have_brackets_and_lists_their_style() {
         let value = json!({"a": 1, "b": {"c": {"d": true}}, "e": ["x", {"f": "y"}], "g": null, "h": []});
-        let encoded = |style| encode(&value, style).into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("&");
+        let encoded =
+            |style| encode(&value, style).into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("&");
         assert_eq!(encoded(ListStyle::Repeated), "a=1&b[c][d]=true&e=x&e[f]=y");
         assert_eq!(encoded(ListStyle::Brackets), "a=1&b[c][d]=true&e[]=x&e[][f]=y");
         assert_eq!(encoded(ListStyle::Indexed), "a=1&b[c][d]=true&e[0]=x&e[1][f]=y");

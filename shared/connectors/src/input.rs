@@ -62,7 +62,9 @@ impl Uses {
             let distance = edit_distance(&letters, &known.chars().collect::<Vec<_>>());
             ((connector(known) != of, distance), known)
         });
-        near.filter(|((_, distance), known)| *distance <= known.len() / 2).min_by_key(|(distance, _)| *distance).map(|(_, known)| known)
+        near.filter(|((_, distance), known)| *distance <= known.len() / 2)
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, known)| known)
     }
 
     /// Checks the `with` of a step. Errors at texts for which `is_template` holds are left out: what they become is known

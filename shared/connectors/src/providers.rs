@@ -45,8 +45,9 @@ fn yes() -> bool {
 }
 
 #[expect(clippy::expect_used, reason = "a test reads the file that is built in")]
-static PROVIDERS: LazyLock<IndexMap<String, Provider>> =
-    LazyLock::new(|| serde_saphyr::from_str(include_str!("../oauth-providers.yaml")).expect("the providers can be read"));
+static PROVIDERS: LazyLock<IndexMap<String, Provider>> = LazyLock::new(|| {
+    serde_saphyr::from_str(include_str!("../oauth-providers.yaml")).expect("the providers can be read")
+});
 
 /// The OAuth providers that there are, by name.
 pub fn providers() -> &'static IndexMap<String, Provider> {
@@ -141,7 +142,9 @@ impl Flow {
                 query.append_pair("scope", &self.scopes.join(&self.scope_separator));
             }
             if self.pkce {
-                query.append_pair("code_challenge", authorization.challenge).append_pair("code_challenge_method", "S256");
+                query
+                    .append_pair("code_challenge", authorization.challenge)
+                    .append_pair("code_challenge_method", "S256");
             }
             query.extend_pairs(&self.authorize_params);
         }
@@ -155,7 +158,9 @@ mod tests {
 
     #[test]
     fn every_provider_is_whole_and_every_manifest_names_one_that_there_is() {
-        assert!(["google", "github", "slack", "salesforce", "hubspot"].iter().all(|name| PROVIDERS.contains_key(*name)));
+        assert!(
+            ["google", "github", "slack", "salesforce", "hubspot"].iter().all(|name| PROVIDERS.contains_key(*name))
+        );
         for provider in PROVIDERS.values() {
             for url in [&provider.authorization_url, &provider.token_url, &provider.docs] {
                 assert!(url.starts_with("https://"), "{url}");
@@ -164,10 +169,16 @@ mod tests {
         for connector in crate::catalogue::connectors() {
             for sign_in in &connector.document.auth {
                 if let crate::manifest::SignInKind::OAuth2(oauth) = &sign_in.kind {
-                    let settings = sign_in.fields.iter().filter_map(|(name, field)| Some((name.clone(), Value::from(field.example.clone()?))));
-                    let flow = oauth.flow(&settings.collect()).unwrap_or_else(|fault| panic!("{}: {fault}", connector.name()));
+                    let settings = sign_in
+                        .fields
+                        .iter()
+                        .filter_map(|(name, field)| Some((name.clone(), Value::from(field.example.clone()?))));
+                    let flow =
+                        oauth.flow(&settings.collect()).unwrap_or_else(|fault| panic!("{}: {fault}", connector.name()));
                     let authorization = Authorization { client_id: "c", redirect_uri: "r", state: "s", challenge: "h" };
-                    assert!(flow.authorize(authorization).is_ok_and(|url| url.contains("response_type=code&client_id=c")));
+                    assert!(
+                        flow.authorize(authorization).is_ok_and(|url| url.contains("response_type=code&client_id=c"))
+                    );
                 }
             }
         }

@@ -49,8 +49,11 @@ impl RequestParts {
     /// Puts a parameter into the query in the place of those of this name.
     pub(crate) fn set_query(&mut self, name: &str, value: &str) -> Result<(), StepError> {
         let mut url = Url::parse(&self.url).map_err(|error| unusable(&error.to_string()))?;
-        let others: Vec<(String, String)> =
-            url.query_pairs().filter(|(known, _)| known != name).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
+        let others: Vec<(String, String)> = url
+            .query_pairs()
+            .filter(|(known, _)| known != name)
+            .map(|(k, v)| (k.into_owned(), v.into_owned()))
+            .collect();
         url.query_pairs_mut().clear().extend_pairs(others).append_pair(name, value);
         self.url = url.into();
         Ok(())
@@ -108,7 +111,12 @@ impl Action {
     ///
     /// # Errors
     /// `input_invalid`, naming the field by its pointer; `connection_unusable` where there must be a connection, or another.
-    pub fn request(&self, input: &Value, connection: Option<&Connection>, now: Timestamp) -> Result<RequestParts, StepError> {
+    pub fn request(
+        &self,
+        input: &Value,
+        connection: Option<&Connection>,
+        now: Timestamp,
+    ) -> Result<RequestParts, StepError> {
         self.check_connection(connection)?;
         self.check_input(input)?;
         let Some(template) = &self.document.request else {
@@ -225,7 +233,8 @@ impl RequestTemplate {
                 let values = values.as_ref().and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
                 let address = escaped_address(&pieces, values)?;
                 let base = if self.path.is_some() { base_url(connector, inputs.connection)? } else { String::new() };
-                let mut url = Url::parse(&format!("{base}{address}")).map_err(|error| format!("its URL is none: {error}"))?;
+                let mut url =
+                    Url::parse(&format!("{base}{address}")).map_err(|error| format!("its URL is none: {error}"))?;
                 let query = encode(&take("query").unwrap_or_default(), style);
                 if !query.is_empty() {
                     url.query_pairs_mut().extend_pairs(query);
@@ -237,7 +246,8 @@ impl RequestTemplate {
 
         let mut headers = HeaderMap::new();
         for (name, value) in take("headers").as_ref().and_then(Value::as_object).into_iter().flatten() {
-            let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header's name"))?;
+            let parsed =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not a header's name"))?;
             if is_reserved_header(name) {
                 return Err(format!("the header {name} is set by the client itself"));
             }
@@ -254,7 +264,8 @@ impl RequestTemplate {
         if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         }
-        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| format!("{:?} is no method", self.method))?;
+        let method =
+            Method::from_bytes(self.method.as_bytes()).map_err(|_| format!("{:?} is no method", self.method))?;
         Ok(RequestParts { method, url, headers, body, effect })
     }
 }
@@ -284,7 +295,9 @@ fn escaped_address(pieces: &[TemplatePart<'_>], values: &[Value]) -> Result<Stri
             TemplatePart::Expression(source) => {
                 let source = source.trim();
                 let text = match values.next() {
-                    Some(Value::Null) | None => return Err(format!("`{source}` is part of the address, but has no value")),
+                    Some(Value::Null) | None => {
+                        return Err(format!("`{source}` is part of the address, but has no value"));
+                    }
                     Some(value @ (Value::String(_) | Value::Number(_) | Value::Bool(_))) => scalar(value),
                     Some(Value::Array(_) | Value::Object(_)) => {
                         return Err(format!("`{source}` is part of the address, but is no text or number"));

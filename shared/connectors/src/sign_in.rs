@@ -88,8 +88,11 @@ impl SignIn {
                 (name.clone(), schema)
             })
             .collect();
-        let required: Vec<_> =
-            fields.iter().filter(|(_, field)| field.required && field.default.is_none()).map(|(name, _)| name).collect();
+        let required: Vec<_> = fields
+            .iter()
+            .filter(|(_, field)| field.required && field.default.is_none())
+            .map(|(name, _)| name)
+            .collect();
         json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
     }
 
@@ -103,7 +106,8 @@ impl SignIn {
         let mut errors = Vec::new();
         for name in data.keys().filter(|name| *name != "type" && !fields.contains_key(*name)) {
             let known: Vec<_> = fields.keys().map(String::as_str).collect();
-            let known = if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
+            let known =
+                if known.is_empty() { "it has none".to_owned() } else { format!("it has {}", known.join(", ")) };
             errors.push(FieldError::new(at(name), format!("unknown field of {:?}: {known}", self.id)));
         }
         let mut entered = Entered { settings: Map::new(), secret: Map::new() };
@@ -143,9 +147,11 @@ impl SignIn {
     fn placement(&self, settings: &Map<String, Value>) -> Result<Placement, FieldError> {
         let setting = |name: &str| Some(settings.get(name)?.as_str()?.to_owned());
         let unusable = |error: tidegate_model::PlaceholderError| FieldError::new(Pointer::root(), error.to_string());
-        let text = |text: Option<&str>, default: &str| SecretText::read(text.unwrap_or(default), setting).map_err(unusable);
+        let text =
+            |text: Option<&str>, default: &str| SecretText::read(text.unwrap_or(default), setting).map_err(unusable);
         let named = |name: &str| Placeholder::fill(name, setting).map_err(unusable);
-        let authorization = |placed| Placement { headers: vec![("authorization".to_owned(), placed)], ..Placement::default() };
+        let authorization =
+            |placed| Placement { headers: vec![("authorization".to_owned(), placed)], ..Placement::default() };
         Ok(match &self.kind {
             SignInKind::None => Placement::default(),
             SignInKind::ApiKey { place, name, prefix, value } => {
@@ -246,7 +252,8 @@ impl ConnectorDocument {
             (SignInKind::Url, _) if !given.is_empty() => left_out("the host is that of the connection's URL"),
             (SignInKind::Url, _) => {
                 let text = entered.secret.get("webhook_url").and_then(Value::as_str).unwrap_or_default();
-                let url = parse_secret_url(text).map_err(|detail| vec![FieldError::new("/data/webhook_url".into(), detail)]);
+                let url =
+                    parse_secret_url(text).map_err(|detail| vec![FieldError::new("/data/webhook_url".into(), detail)]);
                 Ok(vec![host_of(&url?)])
             }
             (_, Hosts::Listed(_)) if !given.is_empty() => left_out("the connector says where its secret may go"),
@@ -262,10 +269,15 @@ fn under_data(error: FieldError) -> FieldError {
     FieldError::new(Pointer::from(format!("/data{}", error.pointer).as_str()), error.detail)
 }
 
-/// The setting that a name is made of, where it is one alone.
-fn only_setting(name: &str) -> Pointer {
-    match Placeholder::split(name).as_deref() {
-        Ok([Placeholder::Setting(setting)]) => Pointer::root().push(setting),
+/// The setting that a text names, where it names one alone.
+fn only_setting(text: &str) -> Pointer {
+    let pieces = Placeholder::split(text).unwrap_or_default();
+    let mut settings = pieces.iter().filter_map(|piece| match piece {
+        Placeholder::Setting(name) => Some(name),
+        Placeholder::Text(_) | Placeholder::Secret(_) => None,
+    });
+    match (settings.next(), settings.next()) {
+        (Some(name), None) => Pointer::root().push(name),
         _ => Pointer::root(),
     }
 }
@@ -277,7 +289,10 @@ fn listed_hosts(listed: &[String], settings: &Map<String, Value>) -> Result<Vec<
         let filled = Placeholder::fill(text, setting);
         let filled = filled.map_err(|error| FieldError::new(Pointer::root(), error.to_string()))?;
         let host = parse_host(&filled).ok_or_else(|| {
-            FieldError::new(only_setting(text), format!("makes no host of {text:?}: expected letters, digits, `-` and `.`"))
+            FieldError::new(
+                only_setting(text),
+                format!("makes no host of {text:?}: expected letters, digits, `-` and `.`"),
+            )
         })?;
         hosts.push(host);
     }

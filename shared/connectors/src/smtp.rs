@@ -32,7 +32,9 @@ pub(crate) async fn send(
     let timeout = deadline.saturating_duration_since(Instant::now());
     let answer = outside.egress.mail(&server, Some(&mail), credential, timeout).await.map_err(failure)?;
     let id = message.headers().get_raw("Message-ID").map(str::to_owned);
-    Ok(json!({"message_id": id, "recipients": mail.envelope.to().len(), "answer": tidegate_model::masked_snippet(&answer)}))
+    Ok(
+        json!({"message_id": id, "recipients": mail.envelope.to().len(), "answer": tidegate_model::masked_snippet(&answer)}),
+    )
 }
 
 /// Signs in and sends nothing.
@@ -70,7 +72,9 @@ async fn message(
     let text = |field: &str| input.get(field).and_then(Value::as_str).filter(|text| !text.is_empty());
     let mailbox = |text: &str, pointer: Pointer| {
         let parsed = text.parse::<Mailbox>();
-        parsed.map_err(|_| fault(pointer, "is no address, such as `orders@example.com` or `Orders <orders@example.com>`".to_owned()))
+        parsed.map_err(|_| {
+            fault(pointer, "is no address, such as `orders@example.com` or `Orders <orders@example.com>`".to_owned())
+        })
     };
     let from = text("from").or(default_from);
     let from = from.ok_or_else(|| fault(at("from"), "is required: the connection has no sender".to_owned()))?;
@@ -101,7 +105,10 @@ async fn message(
     // The same for each attempt, so that a mail that went out twice can be told to be one.
     if let Some(key) = key {
         let domain = from.email.domain();
-        let plain: String = key.chars().map(|char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '.' }).collect();
+        let plain: String = key
+            .chars()
+            .map(|char| if char.is_ascii_alphanumeric() || "._-".contains(char) { char } else { '.' })
+            .collect();
         builder = builder.message_id(Some(format!("<{plain}@{domain}>")));
     }
     for (name, value) in input.get("headers").and_then(Value::as_object).into_iter().flatten() {
@@ -110,7 +117,8 @@ async fn message(
         if value.contains(['\r', '\n']) {
             return Err(fault(pointer, "must be one line".to_owned()));
         }
-        let parsed = HeaderName::new_from_ascii(name.clone()).map_err(|_| fault(pointer, "is no header's name".to_owned()))?;
+        let parsed =
+            HeaderName::new_from_ascii(name.clone()).map_err(|_| fault(pointer, "is no header's name".to_owned()))?;
         builder = builder.raw_header(HeaderValue::new(parsed, value));
     }
     let alternatives = match (text("text"), text("html")) {
@@ -148,7 +156,12 @@ impl From<MultiPart> for Part {
     }
 }
 
-async fn attached(action: &Action, outside: Outside<'_>, attachment: &Value, at: &Pointer) -> Result<SinglePart, StepError> {
+async fn attached(
+    action: &Action,
+    outside: Outside<'_>,
+    attachment: &Value,
+    at: &Pointer,
+) -> Result<SinglePart, StepError> {
     let fault = |pointer: Pointer, detail: &str| action.input_error(&[FieldError::new(pointer, detail)]);
     let text = |field: &str| attachment.get(field).and_then(Value::as_str);
     let content: Vec<u8> = match (text("file"), text("base64"), text("content")) {
@@ -159,8 +172,8 @@ async fn attached(action: &Action, outside: Outside<'_>, attachment: &Value, at:
         (None, None, content) => content.unwrap_or_default().as_bytes().to_vec(),
     };
     let content_type = text("content_type").unwrap_or("application/octet-stream");
-    let content_type =
-        ContentType::parse(content_type).map_err(|_| fault(at.push("content_type"), "is no content type, such as text/csv"))?;
+    let content_type = ContentType::parse(content_type)
+        .map_err(|_| fault(at.push("content_type"), "is no content type, such as text/csv"))?;
     let filename = text("filename").or(text("file").and_then(|path| path.rsplit('/').next())).unwrap_or("attachment");
     Ok(Attachment::new(filename.to_owned()).body(content, content_type))
 }

@@ -49,7 +49,8 @@ impl Files<'_> {
         if path.len() <= 500 && path.bytes().all(is_plain) && path.split('/').all(is_segment) {
             return Ok(key);
         }
-        let message = format!("{path:?} is no file's path: letters, digits, `-`, `_` and `.` between slashes, at most 500");
+        let message =
+            format!("{path:?} is no file's path: letters, digits, `-`, `_` and `.` between slashes, at most 500");
         Err(StepError::terminal(ErrorCode::InputInvalid, message))
     }
 }
@@ -76,12 +77,16 @@ pub(crate) async fn run(action: &Action, outside: Outside<'_>, input: &Value) ->
             let bytes = files.get(path).await?;
             let size = bytes.len();
             if size > MAX_SHOWN_BYTES {
-                let message = format!("the file {path:?} has {size} bytes; a step's output holds at most {MAX_SHOWN_BYTES}: pass on its path, or a link");
+                let message = format!(
+                    "the file {path:?} has {size} bytes; a step's output holds at most {MAX_SHOWN_BYTES}: pass on its path, or a link"
+                );
                 return Err(StepError::terminal(ErrorCode::InputInvalid, message));
             }
             let as_text = std::str::from_utf8(&bytes).ok();
             let content = match (text("as").unwrap_or("auto"), as_text) {
-                ("json", _) => ("json", parse_json(&bytes).map_err(|error| fault("as", &format!("the file is no JSON: {error}")))?),
+                ("json", _) => {
+                    ("json", parse_json(&bytes).map_err(|error| fault("as", &format!("the file is no JSON: {error}")))?)
+                }
                 ("base64", _) | ("auto", None) => ("base64", json!(BASE64.encode(&bytes))),
                 ("text", None) => return Err(fault("as", "the file is no text; read it as base64")),
                 (_, Some(text)) => ("text", json!(text)),
@@ -95,7 +100,8 @@ pub(crate) async fn run(action: &Action, outside: Outside<'_>, input: &Value) ->
             }
             let seconds = input.get("expires_in").and_then(Value::as_u64).unwrap_or(3_600);
             let filename = text("filename").or(path.rsplit('/').next()).unwrap_or(path);
-            let link = files.blobs.link(&key, Duration::from_secs(seconds), filename).await.map_err(|error| away(&error))?;
+            let link =
+                files.blobs.link(&key, Duration::from_secs(seconds), filename).await.map_err(|error| away(&error))?;
             let until = outside.now.checked_add(Duration::from_secs(seconds)).unwrap_or(outside.now);
             Ok(json!({"url": link, "expires_at": until}))
         }

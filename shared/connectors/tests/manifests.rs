@@ -86,7 +86,10 @@ fn answer(recorded: &RecordedAnswer) -> ResponseTemplate {
         Value::String(text) => template.set_body_raw(text.clone(), if says_type { "" } else { "text/plain" }),
         value => template.set_body_json(value),
     };
-    recorded.headers.iter().fold(template, |template, (name, value)| template.insert_header(name.as_str(), value.as_str()))
+    recorded
+        .headers
+        .iter()
+        .fold(template, |template, (name, value)| template.insert_header(name.as_str(), value.as_str()))
 }
 
 /// The connector as it is, but for its hosts, which are the fake.
@@ -176,7 +179,9 @@ async fn every_action_does_what_its_vendor_documents() {
 
 async fn succeeds(setup: &Setup, action: &Action, made: Option<&Made>) -> Result<(), String> {
     let example = action.document.example.as_ref().ok_or("no example")?;
-    let (Some(wanted), Some(response)) = (&example.request, &example.response) else { return Err("no recording".into()) };
+    let (Some(wanted), Some(response)) = (&example.request, &example.response) else {
+        return Err("no recording".into());
+    };
     setup.server.reset().await;
     Mock::given(wiremock::matchers::any()).respond_with(answer(response)).mount(&setup.server).await;
     let input = Value::Object(example.input.clone());
@@ -226,7 +231,8 @@ fn same_request(wanted: &RecordedRequest, sent: &Request, by_connection: bool) -
     }
     match (&wanted.json, &wanted.form, &wanted.text) {
         (Some(json), _, _) => {
-            let body: Value = serde_json::from_slice(&sent.body).map_err(|error| format!("its body is no JSON: {error}"))?;
+            let body: Value =
+                serde_json::from_slice(&sent.body).map_err(|error| format!("its body is no JSON: {error}"))?;
             if body != *json { differs("body", json, &body) } else { Ok(()) }
         }
         (_, Some(form), _) => {
@@ -236,7 +242,9 @@ fn same_request(wanted: &RecordedRequest, sent: &Request, by_connection: bool) -
             }
             if body != flat(form) { differs("form", &flat(form), &body) } else { Ok(()) }
         }
-        (_, _, Some(text)) if text.as_bytes() != sent.body => differs("text", text, &String::from_utf8_lossy(&sent.body)),
+        (_, _, Some(text)) if text.as_bytes() != sent.body => {
+            differs("text", text, &String::from_utf8_lossy(&sent.body))
+        }
         (None, None, None) if !sent.body.is_empty() => differs("body", &"none", &String::from_utf8_lossy(&sent.body)),
         _ => Ok(()),
     }
@@ -260,7 +268,9 @@ async fn fails(
     let error = &failure.error;
     let as_wanted = match comes {
         Comes::Broken if made.is_none() => !failure.is_connection_broken && !error.retryable,
-        Comes::Broken => failure.is_connection_broken && error.code == ErrorCode::ConnectionUnusable && !error.retryable,
+        Comes::Broken => {
+            failure.is_connection_broken && error.code == ErrorCode::ConnectionUnusable && !error.retryable
+        }
         Comes::Limited => error.code == ErrorCode::RateLimited && error.retryable && error.retry_after_ms.is_some(),
         Comes::Retried => failure.is_target_down && error.code == ErrorCode::TargetFailed && error.retryable,
         Comes::Invalid => error.code == ErrorCode::ResponseInvalid && !error.retryable,
@@ -277,7 +287,8 @@ async fn tests(setup: &Setup, connector: &Connector) -> Result<(), String> {
         traceparent: None,
     };
     let usable = |id: &str| test.auth.as_ref().is_none_or(|ids| ids.iter().any(|known| known == id));
-    let sign_in = connector.document.auth.iter().find(|sign_in| usable(&sign_in.id) && sign_in.kind != SignInKind::None);
+    let sign_in =
+        connector.document.auth.iter().find(|sign_in| usable(&sign_in.id) && sign_in.kind != SignInKind::None);
     let Some(sign_in) = sign_in else { return Ok(()) };
     let fields = sign_in.all_fields();
     let data = fields.iter().map(|(name, field)| {

@@ -75,7 +75,11 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     use rustls::pki_types::pem::PemObject as _;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|error| error.to_string())?;
-    if found.is_empty() { Err("there is none".to_owned()) } else { Ok(found.into_iter().map(|der| der.to_vec()).collect()) }
+    if found.is_empty() {
+        Err("there is none".to_owned())
+    } else {
+        Ok(found.into_iter().map(|der| der.to_vec()).collect())
+    }
 }
 
 /// A request as an action describes it.

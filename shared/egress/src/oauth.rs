@@ -146,7 +146,8 @@ impl Egress {
                 let connection = credential.connection.id.to_string();
                 let opened = opened.map_err(|source| EgressError::Connection { connection, source })?;
                 let text = String::from_utf8(opened.to_vec()).map(Zeroizing::new);
-                let text = text.map_err(|_| TokenError::Client("the installation's client can't be read".to_owned()))?;
+                let text =
+                    text.map_err(|_| TokenError::Client("the installation's client can't be read".to_owned()))?;
                 (client.client_id.clone(), Some(text))
             }
             TokenClient::Connection => {
@@ -192,7 +193,8 @@ impl Egress {
             return Err(refusal(response.status, &answer));
         };
         let kept = |name: &str| secret.field(name).map(|text| (name.to_owned(), json!(text)));
-        let mut fields: Map<String, Value> = ["client_id", "client_secret", "refresh_token"].into_iter().filter_map(kept).collect();
+        let mut fields: Map<String, Value> =
+            ["client_id", "client_secret", "refresh_token"].into_iter().filter_map(kept).collect();
         fields.insert("access_token".to_owned(), json!(access_token));
         if let Some(token) = answer.get("refresh_token").and_then(Value::as_str) {
             fields.insert("refresh_token".to_owned(), json!(token));
@@ -208,10 +210,16 @@ impl Egress {
             Value::String(text) => text.parse().ok(),
             value => value.as_u64(),
         });
-        let scopes = answer.get("scope").and_then(Value::as_str).map(|scope| {
-            scope.split([' ', ',']).filter(|scope| !scope.is_empty()).map(str::to_owned).collect()
-        });
-        Ok(Granted { sealed, refreshable, lifetime: seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs), scopes })
+        let scopes = answer
+            .get("scope")
+            .and_then(Value::as_str)
+            .map(|scope| scope.split([' ', ',']).filter(|scope| !scope.is_empty()).map(str::to_owned).collect());
+        Ok(Granted {
+            sealed,
+            refreshable,
+            lifetime: seconds.filter(|seconds| *seconds > 0).map(Duration::from_secs),
+            scopes,
+        })
     }
 }
 

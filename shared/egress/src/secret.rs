@@ -111,7 +111,8 @@ impl<'a> Secret<'a> {
         for (name, placed) in &placement.query {
             query.push((name.clone(), self.text(placed, &mut encoded)?));
         }
-        let path = url.iter().filter_map(|url| url.split_once("://")?.1.split_once('/')).map(|(_, path)| path.to_owned());
+        let path =
+            url.iter().filter_map(|url| url.split_once("://")?.1.split_once('/')).map(|(_, path)| path.to_owned());
         let fields = self.fields.values().map(|text| text.to_string());
         let masks = Masks::new(fields.chain(path).chain(encoded));
         Ok(Injected { url, headers, query, masks })

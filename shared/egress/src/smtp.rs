@@ -8,10 +8,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lettre::address::Envelope as MailEnvelope;
+use lettre::transport::smtp::Error as SmtpError;
 use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{AsyncSmtpConnection, AsyncTokioStream, Certificate, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
-use lettre::transport::smtp::Error as SmtpError;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use rustls_platform_verifier::Verifier;
@@ -139,10 +139,13 @@ impl Egress {
     }
 
     async fn encrypted(&self, server: &MailServer, stream: TcpStream) -> Result<Encrypted, EgressError> {
-        let name = ServerName::try_from(server.host.clone()).map_err(|_| EgressError::InvalidUrl("its host is none"))?;
+        let name =
+            ServerName::try_from(server.host.clone()).map_err(|_| EgressError::InvalidUrl("its host is none"))?;
         let connector = TlsConnector::from(self.tls()?);
         let connecting = connector.connect(name, stream).await;
-        connecting.map(Encrypted).map_err(|error| EgressError::Connect { host: server.host.clone(), reason: error.to_string() })
+        connecting
+            .map(Encrypted)
+            .map_err(|error| EgressError::Connect { host: server.host.clone(), reason: error.to_string() })
     }
 
     fn tls(&self) -> Result<Arc<ClientConfig>, EgressError> {
@@ -150,7 +153,8 @@ impl Egress {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let roots = self.shared.settings.extra_roots.iter().map(|root| root.clone().into());
         let verifier = Verifier::new_with_extra_roots(roots, Arc::clone(&provider)).map_err(setup)?;
-        let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(setup)?;
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(setup)?;
         let config = config.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth();
         Ok(Arc::new(config))
     }
@@ -204,7 +208,11 @@ impl AsyncTokioStream for Encrypted {
 }
 
 impl AsyncRead for Encrypted {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_read(context, buffer)
     }
 }

@@ -14,8 +14,8 @@ mod run;
 mod scope;
 
 pub use expression::{
-    Data, ExpressionError, Names, Part as TemplatePart, Reference, Scope, check_expression, check_templates, check_transform,
-    contains_template, expression_references, references, split as template_parts, transform,
+    Data, ExpressionError, Names, Part as TemplatePart, Reference, Scope, check_expression, check_templates,
+    check_transform, contains_template, expression_references, references, split as template_parts, transform,
 };
 pub use plan::Plan;
 pub use records::{records, records_of};

@@ -71,13 +71,7 @@ impl Change {
     }
 
     /// The entry of an audit log: that somebody did this, in a tenant or to the installation.
-    pub fn entry(
-        self,
-        ids: &Ids,
-        tenant: Option<TenantId>,
-        actor: Actor,
-        context: &RequestContext,
-    ) -> AuditEntry {
+    pub fn entry(self, ids: &Ids, tenant: Option<TenantId>, actor: Actor, context: &RequestContext) -> AuditEntry {
         let Self { action, target, before, after } = self;
         let id = ids.audit();
         let request_id = context.request_id.to_string();

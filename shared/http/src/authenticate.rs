@@ -11,7 +11,7 @@ use tidegate_model::{
     TenantId, TenantStatus, UserId,
 };
 use tidegate_platform::{Clock, Fresh};
-use tidegate_store::{Error as StoreError, Store, RateStatus};
+use tidegate_store::{Error as StoreError, RateStatus, Store};
 
 use crate::api_key::{API_KEY_PREFIX, RandomSecret, read_api_key};
 use crate::token::FIRST_PARTY;

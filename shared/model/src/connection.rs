@@ -267,9 +267,11 @@ impl<'a> Placeholder<'a> {
                 pieces.push(Self::Text(before));
             }
             let is_name = |name: &&str| {
-                !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+                !name.is_empty()
+                    && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
             };
-            let (of, name) = inner.trim().split_once('.').filter(|(_, name)| is_name(name)).ok_or(PlaceholderError::Syntax)?;
+            let (of, name) =
+                inner.trim().split_once('.').filter(|(_, name)| is_name(name)).ok_or(PlaceholderError::Syntax)?;
             pieces.push(match of {
                 "secret" => Self::Secret(name),
                 "connection" => Self::Setting(name),
@@ -317,10 +319,22 @@ mod tests {
         assert_eq!(text.fill(|name| (name == "token").then_some("t")), Some("Key AC1-t!".to_owned()));
         assert_eq!(text.fill(|_| None), None);
         assert_eq!(SecretText::read("{{ connection.x }}", setting), Err(PlaceholderError::Unknown("x".to_owned())));
-        for bad in ["{{ token }}", "{{ secret.a | upper }}", "{{ secret. }}", "{{ secret.a", "a }}", "{{ input.a }}", "{{ secret.a.b }}"] {
+        for bad in [
+            "{{ token }}",
+            "{{ secret.a | upper }}",
+            "{{ secret. }}",
+            "{{ secret.a",
+            "a }}",
+            "{{ input.a }}",
+            "{{ secret.a.b }}",
+        ] {
             assert_eq!(SecretText::read(bad, setting), Err(PlaceholderError::Syntax), "{bad}");
         }
         assert_eq!(Placeholder::fill("https://{{ connection.sid }}.test", setting), Ok("https://AC1.test".to_owned()));
-        assert_eq!(Placeholder::fill("{{ secret.token }}", setting), Err(PlaceholderError::Syntax), "not where it is shown");
+        assert_eq!(
+            Placeholder::fill("{{ secret.token }}", setting),
+            Err(PlaceholderError::Syntax),
+            "not where it is shown"
+        );
     }
 }

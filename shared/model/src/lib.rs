@@ -24,8 +24,8 @@ pub use approval_token::{ApprovalToken, ApprovalTokenError};
 pub use audit::{Actor, AuditEntry};
 pub use builtin::{Builtin, MAX_WAIT, parse_wait};
 pub use connection::{
-    ClientAuth, Connection, Health, HealthStatus, OAuthGrant, Placed, Placeholder, PlaceholderError, Placement, Publisher,
-    Refreshing, SecretPart, SecretText,
+    ClientAuth, Connection, Health, HealthStatus, OAuthGrant, Placed, Placeholder, PlaceholderError, Placement,
+    Publisher, Refreshing, SecretPart, SecretText,
 };
 pub use connector::{ConnectorHead, OAuthClient, OAuthState};
 pub use dead_letter::{DeadLetter, Redriven};

@@ -44,7 +44,10 @@ pub const FILES: &str = "files";
 
 /// The value of `Content-Disposition` (RFC 6266) for a download of this name.
 pub fn attachment(filename: &str) -> String {
-    let plain: String = filename.chars().map(|char| if char.is_ascii_graphic() && !"\"\\;".contains(char) { char } else { '_' }).collect();
+    let plain: String = filename
+        .chars()
+        .map(|char| if char.is_ascii_graphic() && !"\"\\;".contains(char) { char } else { '_' })
+        .collect();
     format!("attachment; filename=\"{plain}\"")
 }
 

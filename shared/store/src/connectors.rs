@@ -62,10 +62,8 @@ impl Connectors<'_> {
             0 | 1 => Condition::Absent,
             version => Condition::Equals(vec![(REVISION, number(version - 1))]),
         };
-        let writes = vec![
-            Write::Put { table, item, condition },
-            Write::Put { table, item: base, condition: Condition::Absent },
-        ];
+        let writes =
+            vec![Write::Put { table, item, condition }, Write::Put { table, item: base, condition: Condition::Absent }];
         match self.0.transact(OPERATION, writes).await? {
             Ok(()) => Ok(()),
             Err(_) => Err(Error::Conflict { operation: OPERATION }),
@@ -128,7 +126,12 @@ impl Connectors<'_> {
     ///
     /// # Errors
     /// [`Error::InvalidCursor`]; the database is away, or a row is unreadable.
-    pub async fn list(&self, tenant: TenantId, cursor: Option<&str>, limit: usize) -> Result<Page<ConnectorHead>, Error> {
+    pub async fn list(
+        &self,
+        tenant: TenantId,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<Page<ConnectorHead>, Error> {
         let read = |item: &Item| document("list connectors", item);
         self.0.list("list connectors", &list_key(tenant), cursor, limit, read).await
     }

@@ -9,8 +9,8 @@ use moka::future::Cache;
 use tidegate_platform::Clock;
 use tokio::sync::Mutex;
 
-use crate::rates::{Lease, Rate};
 use crate::Store;
+use crate::rates::{Lease, Rate};
 
 /// Steady load on a limit of some size is served from blocks of at least this many tokens.
 const FULL_BLOCK: u32 = 20;

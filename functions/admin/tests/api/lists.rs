@@ -53,7 +53,7 @@ async fn roles_and_permissions_are_the_registrys_and_a_tenants_own() {
 
     let builtin = app.get(&root, &platform("roles")).await.expect(200);
     assert_eq!(ids(&builtin, "name"), ["owner", "admin", "editor", "viewer"]);
-    let viewer = json!(["tenant:read", "workflows:read", "connections:read", "runs:read"]);
+    let viewer = json!(["tenant:read", "workflows:read", "connections:read", "connectors:read", "runs:read"]);
     assert_eq!(builtin.body["items"][3]["permissions"], viewer);
     let with = app.get(&root, &platform(&format!("roles?tenant_id={}", root.tenant))).await.expect(200);
     let watcher = json!({"name": "watcher", "builtin": false, "description": "Looks", "permissions": ["runs:read"]});

@@ -107,6 +107,7 @@ async fn a_worker_opens_connections_under_each_of_the_tenants_keys_at_any_moment
     assert_eq!(run(&world, &worker, &[&first, &second]).await.row.status, RunStatus::Succeeded);
 
     // Sealed anew while the worker still remembers it as it was, and after.
+    let first = world.store.connections().get(world.tenant, first.id).await.unwrap().unwrap();
     let moved = seal(&world, &first, 2, &bearer("one")).await;
     assert!(world.store.connections().replace(&first, &moved).await.unwrap());
     assert_eq!(run(&world, &worker, &[&moved]).await.row.status, RunStatus::Succeeded);

@@ -12,7 +12,10 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_egress::{Egress, EgressSettings};
-use tidegate_model::{Definition, Message, Payload, Placed, Placement, RunId, RunRow, RunStatus, SecretText, StartMessage, TenantId, TriggerInput, TriggerKind, WakeMessage, Workflow, WorkflowId};
+use tidegate_model::{
+    Definition, Message, Payload, Placed, Placement, RunId, RunRow, RunStatus, SecretText, StartMessage, TenantId,
+    TriggerInput, TriggerKind, WakeMessage, Workflow, WorkflowId,
+};
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;

@@ -43,7 +43,8 @@ fn check_connection(action: &Action, step: &Step, known: &Known) -> Option<Strin
 fn unknown_action(uses: &str, known: &Known) -> String {
     let all: Vec<_> = Uses::all().map(|uses| uses.name().to_owned()).chain(known.actions.keys().cloned()).collect();
     let connector = uses.split('.').next().unwrap_or_default();
-    let of_connector: Vec<_> = all.iter().filter(|name| name.split('.').next() == Some(connector)).map(String::as_str).collect();
+    let of_connector: Vec<_> =
+        all.iter().filter(|name| name.split('.').next() == Some(connector)).map(String::as_str).collect();
     let there_are = if of_connector.is_empty() {
         "`GET /api/connectors` lists what there is".to_owned()
     } else {

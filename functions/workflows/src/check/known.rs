@@ -5,9 +5,9 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use tidegate_model::{Builtin, Connection, ConnectionId, Definition, Step, TenantId, WorkflowId};
 use tidegate_connections::Error;
 use tidegate_connectors::{Action, Uses};
+use tidegate_model::{Builtin, Connection, ConnectionId, Definition, Step, TenantId, WorkflowId};
 use tidegate_store::{Error as StoreError, Store};
 
 use crate::Deps;

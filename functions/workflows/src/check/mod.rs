@@ -7,8 +7,8 @@ mod expressions;
 mod known;
 mod waits;
 
-use tidegate_model::{Definition, FieldError, Graph, Pointer, TenantId, WorkflowId};
 use tidegate_connections::Error;
+use tidegate_model::{Definition, FieldError, Graph, Pointer, TenantId, WorkflowId};
 
 use crate::Deps;
 

@@ -18,9 +18,11 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     // What else there is `tests/tests/authorization.rs` tries.
     let is_tried = |template: &str| {
         let bases = ["/api/workflows", "/api/credentials", "/api/expressions", "/api/schemas/workflow"];
-        bases.iter().any(|base| template.starts_with(base)) || ["/api/connections", "/api/connections/{id}"].contains(&template)
+        bases.iter().any(|base| template.starts_with(base))
+            || ["/api/connections", "/api/connections/{id}"].contains(&template)
     };
-    let tried: Vec<_> = app.operations().iter().filter(|(method, path, _)| method != Method::PATCH && is_tried(path)).collect();
+    let tried: Vec<_> =
+        app.operations().iter().filter(|(method, path, _)| method != Method::PATCH && is_tried(path)).collect();
     assert_eq!(tried.len(), 17);
     for (method, template, permission) in tried {
         let Some(permission) = permission.as_deref() else {

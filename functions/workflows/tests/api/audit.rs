@@ -135,7 +135,9 @@ async fn every_change_leaves_one_entry_with_before_and_after() {
         .app
         .operations()
         .iter()
-        .filter(|(method, path, _)| method != Method::GET && !changes_nothing.contains(&path.as_str()) && !path.starts_with("/api/admin/"))
+        .filter(|(method, path, _)| {
+            method != Method::GET && !changes_nothing.contains(&path.as_str()) && !path.starts_with("/api/admin/")
+        })
         .map(|(method, path, _)| format!("{method} {path}"))
         .collect();
     assert_eq!(told, all, "say here what each operation leaves in the log");

@@ -18,16 +18,27 @@ async fn a_secret_goes_in_and_never_comes_out() {
       "id": "conn_01a1f8660d0070008000000000000005",
       "name": "Orders channel",
       "connector": "slack",
+      "publisher": "builtin",
+      "auth": "webhook",
+      "settings": {},
       "hosts": [
         "hooks.slack.com"
       ],
+      "health": {
+        "status": "untested",
+        "reason": null,
+        "account": null,
+        "since": null
+      },
+      "created_by": "usr_01a1f8660d0070008000000000000001",
       "created_at": "2026-11-20T10:00:00.000Z"
     }
     "##);
     let id = created.text("/id").to_owned();
     assert_eq!(created.header("location"), format!("/api/connections/{id}"));
     for path in ["/api/connections", "/api/credentials"] {
-        let read = app.get(owner, &format!("{path}/{id}")).await.expect(200);
+        let mut read = app.get(owner, &format!("{path}/{id}")).await.expect(200);
+        assert_eq!(read.body.as_object_mut().unwrap().remove("workflows"), Some(json!([])));
         let list = app.get(owner, path).await.expect(200);
         assert_eq!((&read.body, &list.body["items"]), (&created.body, &json!([created.body])));
     }

@@ -62,7 +62,10 @@ impl Setup {
             _ => (Method::PUT, "/api/connectors/acme", 200),
         };
         let answer = self.app.send(Some(as_whom), method, path, &headers, manifest.to_string()).await.expect(status);
-        assert_eq!((answer.header("etag"), &answer.body["version"]), (format!("\"{version}\"").as_str(), &json!(version)));
+        assert_eq!(
+            (answer.header("etag"), &answer.body["version"]),
+            (format!("\"{version}\"").as_str(), &json!(version))
+        );
     }
 }
 
@@ -96,7 +99,8 @@ async fn what_is_uploaded_can_be_used_at_once() {
     let connection = made.text("/id").to_owned();
     let wrong = app.post(owner, "/api/workflows", &workflow(&connection, &json!({}))).await.expect(422);
     assert_eq!(wrong.pointers(), ["/steps/0/with/name"]);
-    let unknown = json!({"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "s", "uses": "acme.make_things"}]});
+    let unknown =
+        json!({"name": "w", "trigger": {"type": "manual"}, "steps": [{"id": "s", "uses": "acme.make_things"}]});
     let unknown = app.post(owner, "/api/workflows", &unknown).await.expect(422);
     assert!(unknown.text("/errors/0/detail").contains("there is no such action"), "{}", unknown.body);
     let workflow = app.post(owner, "/api/workflows", &workflow(&connection, &json!({"name": "x"}))).await.expect(201);
@@ -104,7 +108,8 @@ async fn what_is_uploaded_can_be_used_at_once() {
     assert_eq!(detail["workflows"], json!([{"id": workflow.text("/id"), "name": "w", "active": true}]));
 
     // Choices of a field come from the vendor.
-    let things = ResponseTemplate::new(200).set_body_json(json!([{"id": "t1", "name": "One"}, {"id": "t2", "name": "Two"}]));
+    let things =
+        ResponseTemplate::new(200).set_body_json(json!([{"id": "t1", "name": "One"}, {"id": "t2", "name": "Two"}]));
     Mock::given(path("/v1/things")).and(header("x-key", "s3cr3t-s3cr3t")).respond_with(things).mount(&vendor).await;
     let asked = json!({"action": "acme.make_thing", "field": "like"});
     let options = app.post(owner, &format!("/api/connections/{connection}/options"), &asked).await.expect(200).body;
@@ -181,7 +186,9 @@ async fn a_manifest_that_is_wrong_changes_nothing() {
         (json!({"actions": {}}), "/actions"),
         (json!({"surprise": 1}), "/surprise"),
     ] {
-        let wrong = manifest("a.test", |document| document.as_object_mut().unwrap().extend(change.as_object().unwrap().clone()));
+        let wrong = manifest("a.test", |document| {
+            document.as_object_mut().unwrap().extend(change.as_object().unwrap().clone())
+        });
         let answer = app.post(owner, "/api/connectors", &wrong).await.expect(422);
         assert!(answer.pointers().contains(&pointer), "{change}: {}", answer.body);
     }
@@ -214,17 +221,18 @@ async fn a_secret_is_entered_anew_for_other_hosts() {
     let (setup, vendor) = with_vendor().await;
     Mock::given(method("GET")).respond_with(ResponseTemplate::new(200)).mount(&vendor).await;
     let (app, owner) = (&setup.app, &setup.owner);
+    let port = vendor.address().port();
     let with_domain = manifest("a.test", |document| {
-        document["hosts"] = json!(["{{ connection.domain }}"]);
-        document["base_url"] = json!("http://{{ connection.domain }}/v1");
+        document["hosts"] = json!([format!("{{{{ connection.domain }}}}:{port}")]);
+        document["base_url"] = json!(format!("http://{{{{ connection.domain }}}}:{port}/v1"));
         document["auth"][0]["fields"] = json!({"domain": {"secret": false}});
     });
     setup.upload(owner, &with_domain, 1).await;
     let host = vendor.address().to_string();
-    let data = |host: &str| json!({"domain": host, "api_key": "s3cr3t-s3cr3t"});
-    let body = json!({"name": "Acme", "connector": "acme", "data": data(&host)});
+    let data = |domain: &str| json!({"domain": domain, "api_key": "s3cr3t-s3cr3t"});
+    let body = json!({"name": "Acme", "connector": "acme", "data": data("127.0.0.1")});
     let made = app.post(owner, "/api/connections", &body).await.expect(201);
-    assert_eq!((&made.body["hosts"], &made.body["settings"]), (&json!([host]), &json!({"domain": host})));
+    assert_eq!((&made.body["hosts"], &made.body["settings"]), (&json!([host]), &json!({"domain": "127.0.0.1"})));
     let at = format!("/api/connections/{}", made.text("/id"));
     for (change, pointer) in [
         (json!({"data": {"domain": "evil.test"}}), "/data/api_key"),
@@ -238,6 +246,6 @@ async fn a_secret_is_entered_anew_for_other_hosts() {
     }
     assert_eq!(app.get(owner, &at).await.body["hosts"], json!([host]));
     let changed = app.patch(owner, &at, &json!({"name": "New", "data": data("other.test")})).await.expect(200).body;
-    assert_eq!((&changed["name"], &changed["hosts"]), (&json!("New"), &json!(["other.test"])));
+    assert_eq!((&changed["name"], &changed["hosts"]), (&json!("New"), &json!([format!("other.test:{port}")])));
     assert_eq!(changed["health"]["status"], "untested", "it can't be reached, which says nothing of it");
 }

@@ -19,10 +19,10 @@ mod workflows;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tidegate_platform::Scheduler;
-use tidegate_testing::{Session, TestApp, World};
 use tidegate_connections::Connections;
 use tidegate_egress::{Egress, EgressSettings};
+use tidegate_platform::Scheduler;
+use tidegate_testing::{Session, TestApp, World};
 use tidegate_workflows::{Deps, Settings, api};
 
 struct Setup {

@@ -61,7 +61,10 @@ impl Vendor {
     async fn begin(&self, session: &Session, body: &Value) -> Begun {
         let answer = self.setup.app.post(session, "/api/connections/oauth", body).await.expect(200);
         let cookie = answer.header("set-cookie").to_owned();
-        assert!(cookie.contains("; HttpOnly; SameSite=Lax; Secure") && cookie.contains("Path=/api/oauth/callback"), "{cookie}");
+        assert!(
+            cookie.contains("; HttpOnly; SameSite=Lax; Secure") && cookie.contains("Path=/api/oauth/callback"),
+            "{cookie}"
+        );
         let cookie = cookie.split(';').next().unwrap().to_owned();
         Begun { url: answer.text("/authorization_url").parse().unwrap(), cookie }
     }
@@ -94,15 +97,23 @@ async fn a_person_signs_in_and_the_connection_is_there() {
     vendor.answers(tokens()).await;
     let begun = vendor.begin(&owner, &own_client()).await;
     for (name, value) in [
-        ("tenant", "x"), ("response_type", "code"), ("client_id", "me"), ("scope", "read write"),
-        ("redirect_uri", "https://flows.example.com/api/oauth/callback"), ("code_challenge_method", "S256"),
+        ("tenant", "x"),
+        ("response_type", "code"),
+        ("client_id", "me"),
+        ("scope", "read write"),
+        ("redirect_uri", "https://flows.example.com/api/oauth/callback"),
+        ("code_challenge_method", "S256"),
     ] {
         assert_eq!(begun.parameter(name), value, "{name}");
     }
     assert!(!begun.url.as_str().contains("s3cr3t"));
-    let page = vendor.come_back(&format!("code=the-code&state={}", begun.parameter("state")), &begun.cookie).await.expect(200);
+    let page =
+        vendor.come_back(&format!("code=the-code&state={}", begun.parameter("state")), &begun.cookie).await.expect(200);
     let html = page.body.as_str().unwrap();
-    assert!(html.contains("“Acme” is ready") && page.header("content-security-policy").contains("default-src 'none'"), "{html}");
+    assert!(
+        html.contains("“Acme” is ready") && page.header("content-security-policy").contains("default-src 'none'"),
+        "{html}"
+    );
 
     let asked = vendor.server.received_requests().await.unwrap();
     let form = String::from_utf8(asked[0].body.clone()).unwrap();
@@ -118,7 +129,10 @@ async fn a_person_signs_in_and_the_connection_is_there() {
     let connection = vendor.connections().await.remove(0);
     assert_eq!((&connection["auth"], &connection["scopes"]), (&json!("oauth"), &json!(["read"])));
     assert_eq!(connection["expires_at"], "2026-11-20T11:00:00.000Z");
-    assert_eq!((&connection["health"]["status"], &connection["health"]["account"]), (&json!("ok"), &json!("Alex Ltd.")));
+    assert_eq!(
+        (&connection["health"]["status"], &connection["health"]["account"]),
+        (&json!("ok"), &json!("Alex Ltd."))
+    );
     assert!(!connection.to_string().contains("s3cr3t"), "{connection}");
 
     // What was used is used up.
@@ -169,7 +183,11 @@ async fn what_the_vendor_says_is_shown_as_text_and_makes_no_connection() {
     for (answer, error, shown) in [
         (tokens(), Some("access_denied"), "access_denied"),
         (tokens(), Some("%3Cscript%3Ealert(1)%3C/script%3E"), "&lt;script&gt;"),
-        (ResponseTemplate::new(400).set_body_json(json!({"error": "invalid_grant", "error_description": html})), None, "&lt;script&gt;"),
+        (
+            ResponseTemplate::new(400).set_body_json(json!({"error": "invalid_grant", "error_description": html})),
+            None,
+            "&lt;script&gt;",
+        ),
         (ResponseTemplate::new(200).set_body_json(json!({"ok": false, "error": "bad_code"})), None, "bad_code"),
         (ResponseTemplate::new(500), None, "500"),
     ] {
@@ -200,17 +218,25 @@ async fn the_installations_client_is_for_what_is_built_in() {
     world.store.platform().add_administrator(operator.user, world.clock.now(), None).await.unwrap();
     let client = json!({"client_id": "tidegate", "client_secret": "s3cr3t-of-all"});
     let at = "/api/admin/platform/oauth-clients/github";
-    let set = app.send(Some(&operator), Method::PUT, at, &[("content-type", "application/json")], client.to_string()).await;
+    let set =
+        app.send(Some(&operator), Method::PUT, at, &[("content-type", "application/json")], client.to_string()).await;
     assert_eq!(set.expect(200).text("/client_id"), "tidegate");
-    app.send(Some(owner), Method::PUT, at, &[("content-type", "application/json")], client.to_string()).await.expect(403);
+    app.send(Some(owner), Method::PUT, at, &[("content-type", "application/json")], client.to_string())
+        .await
+        .expect(403);
     let listed = app.get(&operator, "/api/admin/platform/oauth-clients").await.expect(200);
     assert!(!listed.body.to_string().contains("s3cr3t"), "{}", listed.body);
     let begun = app.post(owner, "/api/connections/oauth", &github).await.expect(200);
-    assert!(begun.text("/authorization_url").starts_with("https://github.com/login/oauth/authorize?response_type=code&client_id=tidegate&"));
+    assert!(
+        begun
+            .text("/authorization_url")
+            .starts_with("https://github.com/login/oauth/authorize?response_type=code&client_id=tidegate&")
+    );
 
     // One that names the provider is no tenant's.
     let stolen = manifest("evil.test", |document| {
-        document["auth"] = json!([{"id": "oauth", "type": "oauth2", "provider": "github", "token_url": "https://evil.test/t"}]);
+        document["auth"] =
+            json!([{"id": "oauth", "type": "oauth2", "provider": "github", "token_url": "https://evil.test/t"}]);
     });
     assert_eq!(app.post(owner, "/api/connectors", &stolen).await.expect(422).pointers(), ["/auth/0/provider"]);
     app.delete(&operator, at).await.expect(204);

@@ -155,7 +155,10 @@ async fn every_mistake_is_named_and_nothing_is_stored() {
     }
     let unknown = app.post(owner, "/api/workflows", &with_step(json!({"id": "s", "uses": "slack.sendMessage"}))).await;
     let detail = unknown.text("/errors/0/detail");
-    assert!(detail.contains("did you mean \"slack.send_message\"?") && detail.contains("slack.post_message"), "{detail}");
+    assert!(
+        detail.contains("did you mean \"slack.send_message\"?") && detail.contains("slack.post_message"),
+        "{detail}"
+    );
     let other = app.post(owner, "/api/workflows", &with_step(slack_step(json!(discord)))).await;
     assert!(other.text("/errors/0/detail").contains("is for `discord`"), "{}", other.body);
     let large = with_input(json!({"method": "POST", "url": "https://e.org", "body": "x".repeat(300_000)}));

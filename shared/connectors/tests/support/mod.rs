@@ -62,7 +62,13 @@ impl Setup {
     }
 
     /// A connection as the API makes it.
-    pub async fn connection(&self, connector: &Connector, auth: &str, data: &Map<String, Value>, hosts: &[String]) -> Made {
+    pub async fn connection(
+        &self,
+        connector: &Connector,
+        auth: &str,
+        data: &Map<String, Value>,
+        hosts: &[String],
+    ) -> Made {
         let sign_in = connector.document.sign_in(auth).unwrap();
         let entered = sign_in.enter(data).unwrap_or_else(|errors| panic!("{}: {errors:?}", connector.name()));
         let grant = connector.document.grant(sign_in, &entered, hosts).unwrap();
@@ -70,7 +76,8 @@ impl Setup {
         let data_key = self.envelope.new_data_key(&context).await.unwrap();
         let id = self.ids.connection();
         let plain = Value::Object(entered.secret).to_string();
-        let sealed = self.envelope.seal(&data_key, &context, id.to_string().as_bytes(), plain.as_bytes()).await.unwrap();
+        let sealed =
+            self.envelope.seal(&data_key, &context, id.to_string().as_bytes(), plain.as_bytes()).await.unwrap();
         let connection = Connection {
             id,
             tenant: self.tenant,

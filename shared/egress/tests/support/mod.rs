@@ -12,12 +12,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::{HeaderMap, Method};
 use jiff::Timestamp;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
 use tidegate_egress::{Credential, Effect, OutboundRequest, Resolver};
-use serde_json::{Map, Value};
-use tidegate_model::{
-    Connection, ConnectionId, Health, Placed, Placement, Publisher, SecretText, TenantId,
-};
+use tidegate_model::{Connection, ConnectionId, Health, Placed, Placement, Publisher, SecretText, TenantId};
 use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::{Clock, Envelope};
