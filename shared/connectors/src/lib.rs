@@ -8,6 +8,7 @@ mod builtin;
 mod catalogue;
 mod failure;
 mod input;
+mod openapi;
 mod request;
 mod schema;
 
@@ -18,5 +19,6 @@ pub use catalogue::{
 };
 pub use failure::step_error;
 pub use input::Uses;
+pub use openapi::{ImportOptions, ImportReport, Imported, LeftOut, import_openapi};
 pub use request::RequestParts;
 pub use schema::Schema;
