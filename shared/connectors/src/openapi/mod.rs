@@ -4,6 +4,7 @@
 //!
 //! What a document doesn't say is left out: paging, rate limits, what errors mean, recorded answers.
 
+mod body;
 mod operation;
 mod reader;
 mod schema;
@@ -193,7 +194,10 @@ fn server(reader: &mut Reader<'_>, options: &ImportOptions) -> Result<Server, Fi
     let others = list(servers).iter().skip(1).filter_map(|server| server["url"].as_str()).map(|url| clip(url, 100));
     let others: Vec<_> = others.take(5).collect();
     if !others.is_empty() {
-        reader.note(format!("the document also has the servers {}; to use another, name it", others.join(", ")));
+        reader.note(format!(
+            "the document also has the servers {}; for another, give the option `server`",
+            others.join(", ")
+        ));
     }
     server.ok_or_else(|| error("the document names no server".to_owned()))
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use tidegate_egress::is_reserved_header;
 
 use super::reader::Reader;
-use super::schema::{Expansion, Extent, Kinds, TooLarge, is_constant, list};
+use super::schema::{Expansion, Kinds, TooLarge, is_constant, list};
 use super::security::Ways;
 use super::server::Server;
 use super::text::{clip, label, plain};
@@ -16,23 +16,12 @@ use super::text::{clip, label, plain};
 /// The largest input of an action, in bytes of JSON.
 const MAX_INPUT: usize = 64 * 1024;
 /// The most fields of an action; each takes an expression, of which a step may hold 1,000.
-const MAX_FIELDS: usize = 800;
+pub(super) const MAX_FIELDS: usize = 800;
 /// The longest name of a field, and the longest path.
 const MAX_NAME: usize = 100;
 const MAX_PATH: usize = 1_000;
-/// How far an input is expanded: the first extent that fits is taken.
-const EXTENTS: [Extent; 10] = [
-    Extent { depth: 16, described: true },
-    Extent { depth: 10, described: true },
-    Extent { depth: 7, described: true },
-    Extent { depth: 5, described: true },
-    Extent { depth: 5, described: false },
-    Extent { depth: 4, described: false },
-    Extent { depth: 3, described: false },
-    Extent { depth: 2, described: false },
-    Extent { depth: 1, described: false },
-    Extent { depth: 0, described: false },
-];
+/// How deep an input is expanded: the first depth that fits is taken.
+const DEPTHS: [usize; 9] = [16, 10, 7, 5, 4, 3, 2, 1, 0];
 
 /// An operation of a document.
 pub(super) struct Operation<'d> {
@@ -47,17 +36,17 @@ pub(super) struct Operation<'d> {
 }
 
 impl Operation<'_> {
-    fn is_read(&self) -> bool {
+    pub(super) fn is_read(&self) -> bool {
         matches!(self.method.as_str(), "GET" | "HEAD")
     }
 }
 
 /// A field of an action's input.
-struct Field<'d> {
-    schema: &'d Value,
-    required: bool,
-    description: Option<&'d str>,
-    example: Option<&'d Value>,
+pub(super) struct Field<'d> {
+    pub(super) schema: &'d Value,
+    pub(super) required: bool,
+    pub(super) description: Option<&'d str>,
+    pub(super) example: Option<&'d Value>,
 }
 
 /// A parameter of the operation; `place` is `path`, `query` or `header`.
@@ -73,18 +62,18 @@ struct Parameter<'d> {
 }
 
 /// The input and the request of an action, as they come together.
-struct Action<'r, 'd> {
-    reader: &'r mut Reader<'d>,
-    operation: &'r Operation<'d>,
-    fields: IndexMap<String, Field<'d>>,
+pub(super) struct Action<'r, 'd> {
+    pub(super) reader: &'r mut Reader<'d>,
+    pub(super) operation: &'r Operation<'d>,
+    pub(super) fields: IndexMap<String, Field<'d>>,
     /// Lists of fields, of each of which one must be given whole.
-    choices: Vec<Value>,
+    pub(super) choices: Vec<Value>,
     /// Expressions of the path's parameters.
     path: IndexMap<&'d str, String>,
     query: Map<String, Value>,
-    headers: Map<String, Value>,
+    pub(super) headers: Map<String, Value>,
     /// `json`, `form` or `text`, and its value.
-    body: Option<(&'static str, Value)>,
+    pub(super) body: Option<(&'static str, Value)>,
     idempotent: bool,
 }
 
@@ -115,10 +104,10 @@ pub(super) fn action<'d>(
         body: None,
         idempotent: false,
     };
-    action.parameters()?;
+    action.parameters(ways)?;
+    let path = action.path()?;
     action.body()?;
     let answer = action.answer();
-    let path = action.path()?;
     let input = action.input()?;
     let own = members.get("servers").or_else(|| operation.item.get("servers"));
     let own = action.reader.server(own, Some(server)).map_err(|what| format!("its server {what}"))?;
@@ -162,10 +151,11 @@ pub(super) fn action<'d>(
 }
 
 impl<'d> Action<'_, 'd> {
-    fn parameters(&mut self) -> Result<(), String> {
+    fn parameters(&mut self, ways: &Ways<'d>) -> Result<(), String> {
         for parameter in self.declared() {
             let Parameter { place, name, required, .. } = parameter;
             let taken = match place {
+                _ if ways.send(place, name) => Ok(()),
                 _ if !is_name(name) => Err("has a name that can't be used".to_owned()),
                 "path" => self.path_parameter(parameter),
                 "query" => self.query_parameter(parameter),
@@ -208,8 +198,7 @@ impl<'d> Action<'_, 'd> {
         if parameter.members["style"].as_str().is_some_and(|style| style != "simple") {
             return Err("goes out in a style that can't be expressed".to_owned());
         }
-        let field = self.add_parameter(parameter);
-        let value = written(&self.joined(parameter, &field, ","));
+        let value = written(&self.joined(parameter, ",")?);
         self.path.insert(parameter.name, value);
         Ok(())
     }
@@ -227,8 +216,7 @@ impl<'d> Action<'_, 'd> {
         if HeaderName::from_bytes(name.as_bytes()).is_err() || is_reserved_header(name) {
             return Err("is a header that can't be set".to_owned());
         }
-        let field = self.add_parameter(parameter);
-        let value = written(&self.joined(parameter, &field, ","));
+        let value = written(&self.joined(parameter, ",")?);
         self.headers.insert(name.to_owned(), value.into());
         Ok(())
     }
@@ -237,25 +225,21 @@ impl<'d> Action<'_, 'd> {
         let style = parameter.members["style"].as_str().unwrap_or("form");
         let explode = parameter.members["explode"].as_bool().unwrap_or(style == "form");
         let kinds = self.reader.kinds(parameter.schema);
-        if parameter.json {
-            let field = self.add_parameter(parameter);
-            let value = format!("{field} | to_json if {field} is not none else none");
-            self.query.insert(parameter.name.to_owned(), written(&value).into());
-        } else if style == "deepObject" {
+        if style == "deepObject" && !parameter.json {
             let field = self.add_parameter(parameter);
             deep(&mut self.query, parameter.name, &field, kinds);
-        } else if style == "form" && explode && kinds == (Kinds { object: true, ..Kinds::default() }) {
-            return self.object_parameter(parameter);
-        } else {
-            let separator = match style {
-                "spaceDelimited" => " ",
-                "pipeDelimited" => "|",
-                _ => ",",
-            };
-            let field = self.add_parameter(parameter);
-            let value = if explode { field } else { self.joined(parameter, &field, separator) };
-            self.query.insert(parameter.name.to_owned(), written(&value).into());
+            return Ok(());
         }
+        if style == "form" && explode && !parameter.json && kinds == (Kinds { object: true, ..Kinds::default() }) {
+            return self.object_parameter(parameter);
+        }
+        let value = match style {
+            _ if explode && !parameter.json => self.add_parameter(parameter),
+            "spaceDelimited" => self.joined(parameter, " ")?,
+            "pipeDelimited" => self.joined(parameter, "|")?,
+            _ => self.joined(parameter, ",")?,
+        };
+        self.query.insert(parameter.name.to_owned(), written(&value).into());
         Ok(())
     }
 
@@ -268,22 +252,23 @@ impl<'d> Action<'_, 'd> {
         for (name, schema) in flat.properties {
             let required = parameter.required && flat.required.contains(name);
             if is_name(name) && !self.query.contains_key(name) {
-                let field = self.add("query", name, Field { schema, required, description: None, example: None });
+                let field = self.add("query", name, Field::new(schema, required));
                 self.query.insert(name.to_owned(), written(&field).into());
             }
         }
         Ok(())
     }
 
-    /// The expression of a value whose lists become one text.
-    fn joined(&mut self, parameter: Parameter<'d>, field: &str, separator: &str) -> String {
+    /// The expression of a value that is sent as one text.
+    fn joined(&mut self, parameter: Parameter<'d>, separator: &str) -> Result<String, String> {
         let kinds = self.reader.kinds(parameter.schema);
         if parameter.json {
-            format!("{field} | to_json if {field} is not none else none")
-        } else if kinds.list || kinds.nested_list {
-            format!("{field} | join(\"{separator}\") if {field} is sequence else {field}")
+            Ok(to_json(&self.add_parameter(parameter)))
+        } else if kinds.object {
+            Err("is an object in a style that can't be expressed".to_owned())
         } else {
-            field.to_owned()
+            let field = self.add_parameter(parameter);
+            Ok(if kinds.list || kinds.nested_list { join(&field, separator) } else { field })
         }
     }
 
@@ -294,7 +279,7 @@ impl<'d> Action<'_, 'd> {
     }
 
     /// Adds a field, by another name where its own is taken; yields the expression for it.
-    fn add(&mut self, place: &str, name: &str, field: Field<'d>) -> String {
+    pub(super) fn add(&mut self, place: &str, name: &str, field: Field<'d>) -> String {
         let mut given = name.to_owned();
         while self.fields.contains_key(&given) {
             given = format!("{place}_{given}");
@@ -302,131 +287,6 @@ impl<'d> Action<'_, 'd> {
         let expression = field_of_input(&given);
         self.fields.insert(given, field);
         expression
-    }
-
-    fn body(&mut self) -> Result<(), String> {
-        let Some(body) = self.operation.members.get("requestBody") else { return Ok(()) };
-        let Some(body) = self.reader.follow(body) else { return Ok(()) };
-        let Some(content) = body["content"].as_object().filter(|content| !content.is_empty()) else { return Ok(()) };
-        let required = body["required"] == Value::Bool(true);
-        let of = |fits: fn(&str) -> bool| content.iter().find(|(kind, _)| fits(essence(kind)));
-        let plain_json = of(|kind| kind.eq_ignore_ascii_case("application/json"));
-        let is_form = |kind: &str| kind.eq_ignore_ascii_case("application/x-www-form-urlencoded");
-        let taken = if self.operation.is_read() {
-            let is_empty = content.values().all(|media| {
-                let flat = self.reader.flat(&media["schema"]);
-                flat.properties.is_empty() && flat.get("additionalProperties") == Some(&Value::Bool(false))
-            });
-            if is_empty { Ok(()) } else { Err(format!("a body of {}", self.operation.method)) }
-        } else if let Some((kind, media)) = plain_json.or_else(|| of(is_json)).or_else(|| of(|kind| kind == "*/*")) {
-            self.json_body(media, required);
-            self.content_type(kind, "application/json")
-        } else if let Some((_, media)) = of(is_form) {
-            self.form_body(media, required)
-        } else if let Some((kind, media)) = of(|kind| kind.starts_with("text/")) {
-            let field = self.add("text", "body", Field::of_body(&media["schema"], required));
-            self.body = Some(("text", written(&field).into()));
-            self.content_type(kind, "text/plain")
-        } else {
-            let kinds: Vec<_> = content.keys().map(|kind| clip(essence(kind), 60)).take(3).collect();
-            Err(format!("a body of {}", kinds.join(" or ")))
-        };
-        match taken {
-            Err(what) if required => Err(format!("it needs {what}, which a step can't send")),
-            Err(what) => {
-                self.reader.note(format!("{what} can't be sent; it is left out"));
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-        }
-    }
-
-    /// A JSON object's members become fields, where they can; else the body is one field.
-    fn json_body(&mut self, media: &'d Value, required: bool) {
-        let schema = &media["schema"];
-        let flat = self.reader.flat(schema);
-        let is_object = self.reader.kinds(schema) == Kinds { object: true, ..Kinds::default() };
-        let choices: Option<Vec<_>> = flat.alternatives.iter().map(|schemas| required_only(schemas)).collect();
-        // A body that need not be there must be possible to leave out, and an object of any members to send.
-        let is_open = flat.get("additionalProperties").is_some_and(Value::is_object);
-        let leaves_out = !required && self.operation.method == "DELETE";
-        let clashes = flat.properties.keys().any(|name| !is_name(name) || self.fields.contains_key(*name));
-        let fits = self.fields.len() + flat.properties.len() <= MAX_FIELDS;
-        let Some(choices) = choices.filter(|_| is_object && !is_open && !leaves_out && !clashes && fits) else {
-            return self.whole_body(schema, required);
-        };
-        if flat.properties.is_empty() {
-            if flat.get("additionalProperties") != Some(&Value::Bool(false)) {
-                self.whole_body(schema, required);
-            }
-            return;
-        }
-        let mut json = Map::new();
-        let alone = self.fields.is_empty();
-        for (name, schema) in flat.properties {
-            if self.reader.flat(schema).is_hidden() {
-                continue;
-            }
-            let required = required && flat.required.contains(name);
-            let field = self.add("body", name, Field { schema, required, description: None, example: None });
-            json.insert(name.to_owned(), written(&field).into());
-        }
-        let known = |choice: &&Value| {
-            list(Some(choice)).iter().all(|each| {
-                list(each.get("required")).iter().all(|name| name.as_str().is_some_and(|name| json.contains_key(name)))
-            })
-        };
-        self.choices.extend(choices.iter().filter(|_| required).filter(known).cloned());
-        let json = if alone { written("input").into() } else { json.into() };
-        self.body = Some(("json", json));
-    }
-
-    fn whole_body(&mut self, schema: &'d Value, required: bool) {
-        let field = self.add("json", "body", Field::of_body(schema, required));
-        self.body = Some(("json", written(&field).into()));
-    }
-
-    fn form_body(&mut self, media: &'d Value, required: bool) -> Result<(), String> {
-        let flat = self.reader.flat(&media["schema"]);
-        let closed = flat.get("additionalProperties") == Some(&Value::Bool(false));
-        if flat.properties.is_empty() && !closed {
-            return Err("a form without named fields".to_owned());
-        }
-        let mut form = Map::new();
-        for (name, schema) in flat.properties {
-            if !is_name(name) || self.reader.flat(schema).is_hidden() {
-                continue;
-            }
-            let required = required && flat.required.contains(name);
-            let field = self.add("form", name, Field { schema, required, description: None, example: None });
-            let kinds = self.reader.kinds(schema);
-            let encoding = &media["encoding"][name];
-            if encoding["contentType"].as_str().is_some_and(is_json) {
-                let value = format!("{field} | to_json if {field} is not none else none");
-                form.insert(name.to_owned(), written(&value).into());
-            } else if encoding["style"] == "deepObject" {
-                deep(&mut form, name, &field, kinds);
-            } else if encoding["explode"] == Value::Bool(false) && kinds.list {
-                let value = format!("{field} | join(\",\") if {field} is sequence else {field}");
-                form.insert(name.to_owned(), written(&value).into());
-            } else {
-                form.insert(name.to_owned(), written(&field).into());
-            }
-        }
-        self.body = (!form.is_empty()).then(|| ("form", form.into()));
-        Ok(())
-    }
-
-    /// Sets the header where a body's type isn't the usual one.
-    fn content_type(&mut self, kind: &str, usual: &str) -> Result<(), String> {
-        let kind = essence(kind);
-        if self.body.is_some() && !kind.eq_ignore_ascii_case(usual) && !kind.contains('*') {
-            if HeaderValue::from_str(kind).is_err() || kind.contains("{{") {
-                return Err("a body of a type that no header can carry".to_owned());
-            }
-            self.headers.insert("Content-Type".to_owned(), kind.into());
-        }
-        Ok(())
     }
 
     /// How the answer is read, where it isn't JSON; asks for JSON where there is a choice.
@@ -460,11 +320,12 @@ impl<'d> Action<'_, 'd> {
 
     /// The path with an expression for each of its parameters.
     fn path(&mut self) -> Result<String, String> {
-        let path = self.operation.path;
+        // What some documents write behind a `#` only tells operations on the same path apart.
+        let path = self.operation.path.split('#').next().unwrap_or_default();
         if path.len() > MAX_PATH {
             return Err(format!("its path has more than {MAX_PATH} bytes"));
         }
-        let is_plain = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '?' | '#' | '\\' | '{' | '}');
+        let is_plain = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '?' | '\\' | '{' | '}');
         let plain = |text: &str| match text.chars().all(is_plain) {
             true => Ok(text.to_owned()),
             false => Err("its path holds what can't stand in one, such as `?` or a space"),
@@ -477,8 +338,7 @@ impl<'d> Action<'_, 'd> {
                 return Err("its path has a parameter whose name can't be used".to_owned());
             }
             if !self.path.contains_key(name) {
-                let field = Field { schema: &TEXT, required: true, description: None, example: None };
-                let field = self.add("path", name, field);
+                let field = self.add("path", name, Field::new(&TEXT, true));
                 self.path.insert(name, written(&field));
             }
             filled = filled + &plain(before)? + &self.path[name];
@@ -496,22 +356,19 @@ impl<'d> Action<'_, 'd> {
         if self.fields.len() > MAX_FIELDS {
             return Err(format!("it takes more than {MAX_FIELDS} fields, which no step can fill in"));
         }
-        for (index, extent) in EXTENTS.into_iter().enumerate() {
-            if let Ok((input, is_cut)) = self.expanded(extent) {
-                if is_cut && index > 0 {
-                    self.reader.note(format!(
-                        "nested parts of the input are cut, as it would be larger than {} KB",
-                        MAX_INPUT / 1024
-                    ));
-                }
-                return Ok(input);
+        for depth in DEPTHS {
+            let Ok((input, is_cut)) = self.expanded(depth) else { continue };
+            if is_cut && depth < DEPTHS[0] {
+                let limit = MAX_INPUT / 1024;
+                self.reader.note(format!("nested parts of the input are cut, as it would be larger than {limit} KB"));
             }
+            return Ok(input);
         }
         Err(format!("its input is larger than {} KB", MAX_INPUT / 1024))
     }
 
-    fn expanded(&mut self, extent: Extent) -> Result<(Value, bool), TooLarge> {
-        let mut expansion = Expansion::new(self.reader, extent, MAX_INPUT);
+    fn expanded(&mut self, depth: usize) -> Result<(Value, bool), TooLarge> {
+        let mut expansion = Expansion::new(self.reader, depth, MAX_INPUT);
         let mut properties = Map::new();
         for (name, field) in &self.fields {
             let mut made = Map::from_iter([("title".to_owned(), Value::from(label(name)))]);
@@ -541,7 +398,7 @@ impl<'d> Action<'_, 'd> {
 }
 
 impl<'d> Field<'d> {
-    fn of_body(schema: &'d Value, required: bool) -> Self {
+    pub(super) fn new(schema: &'d Value, required: bool) -> Self {
         Self { schema, required, description: None, example: None }
     }
 }
@@ -550,7 +407,7 @@ impl<'d> Field<'d> {
 static TEXT: LazyLock<Value> = LazyLock::new(|| json!({ "type": "string" }));
 
 /// A template that is this expression.
-fn written(expression: &str) -> String {
+pub(super) fn written(expression: &str) -> String {
     format!("{{{{ {expression} }}}}")
 }
 
@@ -564,8 +421,16 @@ fn field_of_input(name: &str) -> String {
     }
 }
 
+pub(super) fn to_json(field: &str) -> String {
+    format!("{field} | to_json if {field} is not none else none")
+}
+
+pub(super) fn join(field: &str, separator: &str) -> String {
+    format!("{field} | join(\"{separator}\") if {field} is sequence else {field}")
+}
+
 /// Adds a field that goes out as `deepObject`: an object's members as `name[member]`, those of a list as `name[]`.
-fn deep(members: &mut Map<String, Value>, name: &str, field: &str, kinds: Kinds) {
+pub(super) fn deep(members: &mut Map<String, Value>, name: &str, field: &str, kinds: Kinds) {
     let (only_list, has_list) = (Kinds { list: true, ..Kinds::default() }, kinds.list && !kinds.nested_list);
     if kinds == only_list {
         members.insert(format!("{name}[]"), written(field).into());
@@ -578,28 +443,16 @@ fn deep(members: &mut Map<String, Value>, name: &str, field: &str, kinds: Kinds)
 }
 
 /// Whether a field, parameter or member can be called so.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME && !name.contains("{{") && !name.chars().any(char::is_control)
 }
 
 /// A media type without its parameters.
-fn essence(kind: &str) -> &str {
+pub(super) fn essence(kind: &str) -> &str {
     kind.split(';').next().unwrap_or_default().trim()
 }
 
-fn is_json(kind: &str) -> bool {
+pub(super) fn is_json(kind: &str) -> bool {
     let kind = essence(kind).to_ascii_lowercase();
     kind == "application/json" || (kind.ends_with("+json") && !kind.contains('*'))
-}
-
-/// Alternatives that differ only in what they require, and nothing else; none where they differ in more.
-fn required_only(schemas: &[Value]) -> Option<Value> {
-    let each = schemas.iter().map(|schema| {
-        let members = schema.as_object()?;
-        let rest =
-            members.keys().all(|keyword| matches!(keyword.as_str(), "required" | "title" | "description" | "type"));
-        let names: Vec<_> = list(members.get("required")).iter().map(Value::as_str).collect::<Option<_>>()?;
-        (rest && !names.is_empty()).then(|| json!({ "required": names }))
-    });
-    each.collect::<Option<Vec<_>>>().map(Value::from)
 }

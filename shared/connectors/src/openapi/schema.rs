@@ -20,7 +20,9 @@ const MAX_CONSTANT_DEPTH: usize = 8;
 const MAX_PATTERN: usize = 500;
 const MAX_COMPILED: usize = 256 * 1024;
 const MAX_PATTERNS: usize = 500;
-/// The longest description of a field within a field, in characters.
+/// The least depth of an expansion in which fields within fields are described too.
+const DESCRIBED_DEPTH: usize = 5;
+/// The longest description of a schema, in characters.
 const MAX_DESCRIPTION: usize = 200;
 
 const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "string", "integer"];
@@ -37,6 +39,8 @@ pub(super) struct Flat<'d> {
     nullable: bool,
     /// `false`: nothing fits it.
     never: bool,
+    /// Made of parts, each of which would refuse the others' properties.
+    composed: bool,
     merged: Vec<*const Value>,
 }
 
@@ -78,22 +82,13 @@ pub(super) struct Kinds {
     pub(super) object: bool,
 }
 
-/// How far schemas are expanded.
-#[derive(Clone, Copy)]
-pub(super) struct Extent {
-    /// How many schemas may stand within each other.
-    pub(super) depth: usize,
-    /// Whether fields within fields are described.
-    pub(super) described: bool,
-}
-
 /// A schema takes more bytes than there are.
 pub(super) struct TooLarge;
 
 /// Expands the schemas of one action's input.
 pub(super) struct Expansion<'r, 'd> {
     reader: &'r mut Reader<'d>,
-    extent: Extent,
+    depth: usize,
     bytes: usize,
     /// The schemas that are being expanded, the outermost first.
     open: Vec<*const Value>,
@@ -122,6 +117,7 @@ impl<'d> Reader<'d> {
         if let Some(target) = members.get("$ref").and_then(Value::as_str).and_then(|reference| self.target(reference)) {
             self.merge(target, open, flat);
         }
+        flat.composed |= members.contains_key("allOf") || (members.contains_key("$ref") && members.len() > 1);
         for part in list(members.get("allOf")) {
             self.merge(part, open, flat);
         }
@@ -131,9 +127,13 @@ impl<'d> Reader<'d> {
                 ("$ref" | "allOf", _) => {}
                 ("properties", Value::Object(properties)) => {
                     self.spend(properties.len());
-                    flat.properties.extend(properties.iter().map(|(name, schema)| (name.as_str(), schema)));
+                    let named = properties.iter().map(|(name, schema)| (name.as_str(), schema));
+                    flat.properties.extend(named.filter(|(name, _)| !name.contains("{{")));
                 }
-                ("required", Value::Array(names)) => flat.required.extend(names.iter().filter_map(Value::as_str)),
+                ("required", Value::Array(names)) => {
+                    let names = names.iter().filter_map(Value::as_str);
+                    flat.required.extend(names.filter(|name| !name.contains("{{")));
+                }
                 ("anyOf" | "oneOf", Value::Array(schemas)) if !schemas.is_empty() => {
                     if !open.contains(&address) {
                         flat.alternatives.push(schemas);
@@ -184,7 +184,7 @@ impl<'d> Reader<'d> {
 
     /// Whether a pattern is one that a schema can be compiled with and that never takes long.
     fn is_pattern(&mut self, pattern: &'d str) -> bool {
-        if pattern.len() > MAX_PATTERN {
+        if pattern.len() > MAX_PATTERN || pattern.contains("{{") {
             return false;
         }
         if let Some(known) = self.patterns.get(pattern) {
@@ -202,9 +202,9 @@ impl<'d> Reader<'d> {
 }
 
 impl<'r, 'd> Expansion<'r, 'd> {
-    /// An expansion of at most so many bytes of JSON.
-    pub(super) fn new(reader: &'r mut Reader<'d>, extent: Extent, bytes: usize) -> Self {
-        Self { reader, extent, bytes, open: Vec::new(), cut: false }
+    /// An expansion to at most so many bytes of JSON, and so many schemas within each other.
+    pub(super) fn new(reader: &'r mut Reader<'d>, depth: usize, bytes: usize) -> Self {
+        Self { reader, depth, bytes, open: Vec::new(), cut: false }
     }
 
     /// Expands a schema; `None` where it has no place in a request.
@@ -224,7 +224,7 @@ impl<'r, 'd> Expansion<'r, 'd> {
             || ["items", "prefixItems", "additionalProperties"]
                 .iter()
                 .any(|keyword| flat.get(keyword).is_some_and(Value::is_object));
-        if self.open.contains(&address) || self.open.len() >= self.extent.depth {
+        if self.open.contains(&address) || self.open.len() >= self.depth {
             self.cut |= is_nested;
         } else {
             self.open.push(address);
@@ -257,7 +257,7 @@ impl<'r, 'd> Expansion<'r, 'd> {
         if let Some(title) = text("title").filter(|title| title.contains(' ')).and_then(|title| plain(title, 60)) {
             self.put(&mut made, "title", title.into())?;
         }
-        let description = text("description").filter(|_| self.extent.described || self.open.is_empty());
+        let description = text("description").filter(|_| self.depth >= DESCRIBED_DEPTH || self.open.is_empty());
         self.reader.spend(description.map_or(0, |text| text.len().min(2_000) / 16));
         if let Some(description) = description.and_then(|text| plain(text, MAX_DESCRIPTION)) {
             self.put(&mut made, "description", description.into())?;
@@ -356,8 +356,7 @@ impl<'r, 'd> Expansion<'r, 'd> {
                 made.insert(keyword.to_owned(), schema.into());
             }
         }
-        // Parts that are merged would refuse each other's properties.
-        let is_whole = flat.merged.len() == 1 && flat.get("patternProperties").is_none();
+        let is_whole = !flat.composed && flat.get("patternProperties").is_none();
         if is_whole && flat.get("additionalProperties") == Some(&Value::Bool(false)) {
             self.put(made, "additionalProperties", false.into())?;
         }

@@ -57,17 +57,25 @@ impl<'d> Ways<'d> {
             let way = match found.collect::<Option<Vec<_>>>().as_deref() {
                 None => Err("is not defined".to_owned()),
                 Some([(_, scheme)]) => single(reader, scheme, &scopes, server),
+                // Flows of one scheme that some documents make schemes of.
+                Some(several) if several.iter().all(|(_, scheme)| scheme["type"] == "oauth2") => {
+                    let flow = several.iter().find(|(_, scheme)| scheme["flows"]["authorizationCode"].is_object());
+                    single(reader, flow.unwrap_or(&several[0]).1, &scopes, server)
+                }
                 Some(several) => combined(several),
             };
             let way = way.map_err(|why| reader.note(format!("the way to sign in {} {why}", shown(&named)))).ok();
             let way = way.map(|mut way| {
                 let id = ids.unique(snake_case(&named, 40).unwrap_or_else(|| "key".to_owned()), 40);
-                way.insert("title".to_owned(), label(&named).into());
+                way.insert("title".to_owned(), plain(&named, 60).unwrap_or_else(|| label(&id)).into());
                 let mut whole = Map::from_iter([("id".to_owned(), Value::from(id.as_str()))]);
                 whole.extend(way);
                 (id, Value::Object(whole))
             });
             ways.0.insert(schemes, way);
+        }
+        if ways.made().next().is_none() {
+            reader.note("no way to sign in is known; add one to `auth` if the API wants one");
         }
         ways
     }
@@ -76,6 +84,17 @@ impl<'d> Ways<'d> {
     pub(super) fn to_auth(&self) -> Value {
         let ways: Vec<_> = self.made().map(|(_, way)| way.clone()).collect();
         if ways.is_empty() { json!([{ "id": "none", "type": "none" }]) } else { ways.into() }
+    }
+
+    /// Whether a way to sign in fills in this parameter.
+    pub(super) fn send(&self, place: &str, name: &str) -> bool {
+        let part = if place == "header" { "headers" } else { place };
+        self.made().any(|(_, way)| {
+            let own = way["name"].as_str().filter(|_| way["in"] == place);
+            let mut all =
+                own.into_iter().chain(way[part].as_object().into_iter().flat_map(Map::keys).map(String::as_str));
+            all.any(|own| own.eq_ignore_ascii_case(name))
+        })
     }
 
     fn made(&self) -> impl Iterator<Item = &(String, Value)> {

@@ -39,6 +39,9 @@ impl Server {
         parsed.set_query(None);
         parsed.set_fragment(None);
         let host = parsed.host_str().ok_or("has no host")?.to_owned();
+        if !host.chars().all(|letter| letter.is_ascii_alphanumeric() || "-_.:[]".contains(letter)) {
+            return Err("has a host that is no name, or holds a variable or wildcard");
+        }
         // A scheme's own port is dropped when a URL is parsed, but here it says that the scheme is meant.
         let is_80 =
             text.strip_prefix("http://").is_some_and(|rest| rest.split('/').next() == Some(&format!("{host}:80")));
@@ -76,7 +79,7 @@ impl<'d> Reader<'d> {
             if text.len() <= 2_000 && text.contains(&placeholder) {
                 text = text.replace(&placeholder, default);
                 self.note(format!(
-                    "the server's variable {name:?} is its default {default:?}; to use another, name the server"
+                    "the server's variable {name:?} is its default {default:?}; for another, give the option `server`"
                 ));
             }
         }

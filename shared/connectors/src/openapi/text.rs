@@ -1,6 +1,9 @@
 //! Names and plain texts made of what a document says. Nothing that leaves here holds `{{`.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
 
 /// How much of a text is looked at, in characters.
 const MAX_READ: usize = 2_000;
@@ -8,7 +11,20 @@ const MAX_READ: usize = 2_000;
 /// A name of `a-z`, `0-9` and `_`, a letter first, of 2 to `max` characters; none where a text has no letter or digit.
 /// `GetHTTPStatus` is `get_http_status`.
 pub(super) fn snake_case(text: &str, max: usize) -> Option<String> {
-    let letters: Vec<char> = text.chars().take(MAX_READ).collect();
+    let mut name = words(text);
+    if name.is_empty() {
+        return None;
+    }
+    if name.starts_with(|first: char| first.is_ascii_digit()) || name.len() < 2 {
+        name.insert_str(0, "n_");
+    }
+    name.truncate(max);
+    Some(name.trim_end_matches('_').to_owned())
+}
+
+/// A text's words in small letters, with `_` between them.
+fn words(text: &str) -> String {
+    let letters: Vec<char> = text.replace("OAuth", "Oauth").chars().take(MAX_READ).collect();
     let mut name = String::new();
     for (index, letter) in letters.iter().enumerate() {
         if !letter.is_ascii_alphanumeric() {
@@ -26,14 +42,7 @@ pub(super) fn snake_case(text: &str, max: usize) -> Option<String> {
         }
         name.push(letter.to_ascii_lowercase());
     }
-    if name.is_empty() {
-        return None;
-    }
-    if name.starts_with(|first: char| first.is_ascii_digit()) || name.len() < 2 {
-        name.insert_str(0, "n_");
-    }
-    name.truncate(max);
-    Some(name.trim_end_matches('_').to_owned())
+    name.trim_end_matches('_').to_owned()
 }
 
 fn separate(name: &mut String) {
@@ -73,22 +82,42 @@ pub(super) fn connector_name(title: &str) -> String {
 
 /// A name as a label: `starting_after` is `Starting after`.
 pub(super) fn label(name: &str) -> String {
-    let words = snake_case(name, 60).unwrap_or_default().replace('_', " ");
+    let words = words(name).replace('_', " ");
     let mut letters = words.chars();
     match letters.next() {
-        Some(first) => first.to_uppercase().chain(letters).collect(),
+        Some(first) => clip(&first.to_uppercase().chain(letters).collect::<String>(), 60),
         None => clip(&bare(name), 60),
     }
 }
 
 /// The first sentence or two of a text in Markdown or HTML, of at most `max` characters.
 pub(super) fn plain(text: &str, max: usize) -> Option<String> {
-    let text: String = text.chars().take(MAX_READ).collect();
-    let text = without_tags(&text.replace("\r\n", "\n"));
-    let paragraphs = text.split("\n\n").map(|paragraph| without_markup(paragraph.trim()));
-    let paragraph = paragraphs.into_iter().find(|paragraph| !paragraph.is_empty())?;
+    let mut text: String = text.chars().take(MAX_READ).collect::<String>().replace('\r', "");
+    for (pattern, replacement) in MARKUP.iter() {
+        text = pattern.replace_all(&text, *replacement).into_owned();
+    }
+    let entities = [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
+    let text = entities.into_iter().fold(text, |text, (entity, letter)| text.replace(entity, letter));
+    let mut paragraphs = text.split("\n\n").map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "));
+    let paragraph = paragraphs.find(|paragraph| paragraph.contains(char::is_alphanumeric))?;
     Some(sentences(&bare(&paragraph), max))
 }
+
+/// The signs of HTML and Markdown and what comes in their place, in this order. What is no tag of HTML, such as
+/// `<api_key>`, stays.
+static MARKUP: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
+    let signs = [
+        (r"(?s)<!--.*?-->|```.*?(```|$)|!\[[^\]]*\]\([^)]*\)", ""),
+        (r"(?m)^ *([#|!].*|-{3,}|={3,}) *$", "\n"),
+        (r"(?i)</?(p|br|div|ul|ol|li|table|tr|td|th|h\d)\b[^>]*>", "\n\n"),
+        (r"(?i)</?(a|b|code|em|font|i|img|kbd|pre|span|strong|sub|sup|tt|u)\b[^>]*>", ""),
+        (r"<(https?://[^>\s]*)>", "$1"),
+        (r"\[([^\[\]]*)\]\([^)]*\)", "$1"),
+        (r"(^|[\s(])_+([^_]+)_+([\s.,;:!?)]|$)", "$1$2$3"),
+        (r"[*`]", ""),
+    ];
+    signs.into_iter().filter_map(|(pattern, replacement)| Some((Regex::new(pattern).ok()?, replacement))).collect()
+});
 
 /// A text in which no expression begins.
 fn bare(text: &str) -> String {
@@ -105,66 +134,6 @@ pub(super) fn clip(text: &str, max: usize) -> String {
         None => text.to_owned(),
         Some(_) => text.chars().take(max - 1).chain(['…']).collect(),
     }
-}
-
-/// Takes the tags of HTML out; those of blocks end a paragraph.
-fn without_tags(text: &str) -> String {
-    const BLOCKS: [&str; 11] = ["p", "br", "div", "ul", "ol", "li", "table", "tr", "h1", "h2", "h3"];
-    let mut plain = String::new();
-    let mut rest = text;
-    while let Some(start) = rest.find('<') {
-        plain.push_str(&rest[..start]);
-        let inside = &rest[start + 1..];
-        let begins = inside.starts_with(|first: char| first.is_ascii_alphabetic() || matches!(first, '/' | '!'));
-        match inside.find('>').filter(|_| begins) {
-            Some(end) if inside.starts_with("http") => {
-                plain.push_str(&inside[..end]);
-                rest = &inside[end + 1..];
-            }
-            Some(end) => {
-                let name = inside[..end].trim_matches('/').split(|c: char| !c.is_ascii_alphanumeric()).next();
-                if name.is_some_and(|name| BLOCKS.contains(&name.to_ascii_lowercase().as_str())) {
-                    plain.push_str("\n\n");
-                }
-                rest = &inside[end + 1..];
-            }
-            None => {
-                plain.push('<');
-                rest = inside;
-            }
-        }
-    }
-    plain.push_str(rest);
-    let entities = [("&nbsp;", " "), ("&lt;", "<"), ("&gt;", ">"), ("&quot;", "\""), ("&#39;", "'"), ("&amp;", "&")];
-    entities.into_iter().fold(plain, |plain, (entity, letter)| plain.replace(entity, letter))
-}
-
-/// Takes the signs of Markdown out of a paragraph; a heading, a table, a picture or code is nothing.
-fn without_markup(paragraph: &str) -> String {
-    let lines = paragraph.lines().map(str::trim).filter(|line| !line.starts_with(['#', '|', '!']));
-    let text: String = lines.flat_map(|line| [line, " "]).collect();
-    if text.starts_with("```") || text.starts_with("---") {
-        return String::new();
-    }
-    let mut plain = String::new();
-    let mut rest = text.as_str();
-    while let Some(start) = rest.find('[') {
-        plain.push_str(&rest[..start]);
-        let inside = &rest[start + 1..];
-        let link = inside.split_once("](").and_then(|(label, rest)| Some((label, rest.split_once(')')?.1)));
-        rest = match link.filter(|(label, _)| !label.contains(['[', ']'])) {
-            Some((label, after)) => {
-                plain.push_str(label);
-                after
-            }
-            None => {
-                plain.push('[');
-                inside
-            }
-        };
-    }
-    plain.push_str(rest);
-    plain.replace(['*', '`'], "").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn sentences(text: &str, max: usize) -> String {
