@@ -1,6 +1,7 @@
 //! An operation's body as fields of an action's input.
 
 use http::HeaderValue;
+use indexmap::IndexSet;
 use serde_json::{Map, Value, json};
 
 use super::operation::{Action, Field, MAX_FIELDS, deep, essence, is_json, is_name, join, to_json, written};
@@ -100,6 +101,9 @@ impl<'d> Action<'_, 'd> {
         if flat.properties.is_empty() && !closed {
             return Err("a form without named fields".to_owned());
         }
+        if flat.properties.len() > MAX_FIELDS {
+            return Err(format!("a form of more than {MAX_FIELDS} fields"));
+        }
         let mut form = Map::new();
         for (name, schema) in flat.properties {
             if !is_name(name) || self.reader.flat(schema).is_hidden() {
@@ -140,12 +144,14 @@ impl<'d> Action<'_, 'd> {
 
 /// Alternatives that differ only in what they require, and nothing else; none where they differ in more.
 fn required_only(schemas: &[Value]) -> Option<Value> {
+    const MAX: usize = 50;
     let each = schemas.iter().map(|schema| {
         let members = schema.as_object()?;
-        let rest =
-            members.keys().all(|keyword| matches!(keyword.as_str(), "required" | "title" | "description" | "type"));
-        let names: Vec<_> = list(members.get("required")).iter().map(Value::as_str).collect::<Option<_>>()?;
-        (rest && !names.is_empty()).then(|| json!({ "required": names }))
+        let plain = |keyword: &String| matches!(keyword.as_str(), "required" | "title" | "description" | "type");
+        let names = list(members.get("required")).iter().take(MAX + 1).map(Value::as_str);
+        let names: IndexSet<&str> = names.collect::<Option<_>>()?;
+        let fits = members.keys().all(plain) && (1..=MAX).contains(&names.len());
+        fits.then(|| json!({ "required": names.into_iter().collect::<Vec<_>>() }))
     });
-    each.collect::<Option<Vec<_>>>().map(Value::from)
+    each.take(MAX + 1).collect::<Option<Vec<_>>>().filter(|each| each.len() <= MAX).map(Value::from)
 }

@@ -27,7 +27,9 @@ use self::text::{Names, clip, connector_name, plain, snake_case};
 
 /// How many actions a manifest holds at most, and how many bytes of JSON they are together.
 const MAX_ACTIONS: usize = 2_000;
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
+/// How many operations that are left out are told.
+const MAX_LEFT_OUT: usize = 1_000;
 /// The longest name of an action.
 const MAX_NAME: usize = 60;
 
@@ -47,9 +49,10 @@ pub struct ImportOptions {
 }
 
 /// A manifest, and what became of the document's operations.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Imported {
     /// The manifest.
+    #[schema(value_type = Object)]
     pub manifest: Value,
     /// What was taken and what wasn't.
     pub report: ImportReport,
@@ -97,12 +100,12 @@ pub fn import_openapi(document: &Value, options: &ImportOptions) -> Result<Impor
     let mut hosts = vec![server.host.clone()];
     let mut actions = Map::new();
     let mut left_out = Vec::new();
-    let mut bytes = 0;
+    let (mut bytes, mut more) = (0, 0);
     for operation in chosen {
         let at = format!("{} {}", operation.method, clip(operation.path, 200));
         reader.enter(&at);
         let made = if actions.len() == MAX_ACTIONS || bytes >= MAX_BYTES || reader.exhausted() {
-            Err("the connector is full; choose operations by `include`, and import the others as another one"
+            Err("it is more than one import takes; choose by `include`, and import the others as another connector"
                 .to_owned())
         } else {
             action(&mut reader, &operation, &server, &ways, &mut hosts)
@@ -112,8 +115,13 @@ pub fn import_openapi(document: &Value, options: &ImportOptions) -> Result<Impor
                 bytes += action.to_string().len();
                 actions.insert(operation.name, action);
             }
+            Err(_) if left_out.len() == MAX_LEFT_OUT => more += 1,
             Err(reason) => left_out.push(LeftOut { at, reason }),
         }
+    }
+    reader.enter("");
+    if more > 0 {
+        reader.note(format!("{more} more operations are left out"));
     }
     if actions.is_empty() {
         let told = left_out.iter().take(5).map(|LeftOut { at, reason }| format!("{at}: {reason}"));
@@ -191,12 +199,13 @@ fn server(reader: &mut Reader<'_>, options: &ImportOptions) -> Result<Server, Fi
     };
     let servers = reader.root().get("servers");
     let server = reader.server(servers, None).map_err(error)?;
-    let others = list(servers).iter().skip(1).filter_map(|server| server["url"].as_str()).map(|url| clip(url, 100));
-    let others: Vec<_> = others.take(5).collect();
-    if !others.is_empty() {
+    let names = list(servers).iter().filter_map(|server| server["url"].as_str()).map(|url| clip(url, 100));
+    let names: Vec<_> = names.take(5).collect();
+    if let (Some(server), [_, _, ..]) = (&server, names.as_slice()) {
+        let names = names.join(", ");
         reader.note(format!(
-            "the document also has the servers {}; for another, give the option `server`",
-            others.join(", ")
+            "of several servers {} is taken; for another, give the option `server` ({names})",
+            server.url
         ));
     }
     server.ok_or_else(|| error("the document names no server".to_owned()))

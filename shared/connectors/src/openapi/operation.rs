@@ -8,15 +8,17 @@ use serde_json::{Map, Value, json};
 use tidegate_egress::is_reserved_header;
 
 use super::reader::Reader;
-use super::schema::{Expansion, Kinds, TooLarge, is_constant, list};
+use super::schema::{Expansion, Kinds, MAX_DESCRIPTION, TooLarge, is_constant, list};
 use super::security::Ways;
 use super::server::Server;
-use super::text::{clip, label, plain};
+use super::text::{clip, label};
 
 /// The largest input of an action, in bytes of JSON.
 const MAX_INPUT: usize = 64 * 1024;
 /// The most fields of an action; each takes an expression, of which a step may hold 1,000.
 pub(super) const MAX_FIELDS: usize = 800;
+/// How much work a parameter is, next to a schema.
+const PARAMETER_WORK: usize = 50;
 /// The longest name of a field, and the longest path.
 const MAX_NAME: usize = 100;
 const MAX_PATH: usize = 1_000;
@@ -88,6 +90,9 @@ pub(super) fn action<'d>(
     ways: &Ways<'d>,
     hosts: &mut Vec<String>,
 ) -> Result<Value, String> {
+    if operation.path.len() > MAX_PATH {
+        return Err(format!("its path has more than {MAX_PATH} bytes"));
+    }
     if !matches!(operation.method.as_str(), "GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE") {
         return Err(format!("a step can't send {}", operation.method));
     }
@@ -130,11 +135,11 @@ pub(super) fn action<'d>(
     request.extend(action.body.map(|(kind, body)| (kind.to_owned(), body)));
 
     let text = |field: &str| members.get(field).and_then(Value::as_str);
-    let help = text("description").and_then(|text| plain(text, 300));
+    let help = text("description").and_then(|text| action.reader.plain(text, 300));
     let deprecated = (members.get("deprecated") == Some(&Value::Bool(true))).then(|| "Deprecated.".to_owned());
     let help: Vec<_> = deprecated.into_iter().chain(help).collect();
     let link = members.get("externalDocs").and_then(|docs| docs["url"].as_str());
-    let title = text("summary").and_then(|text| plain(text, 100));
+    let title = text("summary").and_then(|text| action.reader.plain(text, 100));
     let parts: [(&str, Option<Value>); 10] = [
         ("title", Some(title.unwrap_or_else(|| label(text("operationId").unwrap_or(&operation.name))).into())),
         ("help", (!help.is_empty()).then(|| help.join(" ").into())),
@@ -155,7 +160,7 @@ impl<'d> Action<'_, 'd> {
         for parameter in self.declared() {
             let Parameter { place, name, required, .. } = parameter;
             let taken = match place {
-                _ if ways.send(place, name) => Ok(()),
+                _ if ways.fill_in(place, name) => Ok(()),
                 _ if !is_name(name) => Err("has a name that can't be used".to_owned()),
                 "path" => self.path_parameter(parameter),
                 "query" => self.query_parameter(parameter),
@@ -179,7 +184,8 @@ impl<'d> Action<'_, 'd> {
         let mut declared = IndexMap::new();
         let (item, operation) = (self.operation.item, self.operation.members);
         let both = list(item.get("parameters")).iter().chain(list(operation.get("parameters")));
-        for parameter in both.take(2 * MAX_FIELDS) {
+        for parameter in both.take(MAX_FIELDS + 1) {
+            self.reader.spend(PARAMETER_WORK);
             let Some(members) = self.reader.follow(parameter) else { continue };
             let (Some(place), Some(name)) = (members["in"].as_str(), members["name"].as_str()) else { continue };
             let content = members["content"].as_object().and_then(|content| content.iter().next());
@@ -205,16 +211,17 @@ impl<'d> Action<'_, 'd> {
 
     fn header_parameter(&mut self, parameter: Parameter<'d>) -> Result<(), String> {
         let name = parameter.name;
-        // OpenAPI has these three ignored; what they are follows from the bodies and the way to sign in.
-        if ["accept", "content-type", "authorization"].iter().any(|own| name.eq_ignore_ascii_case(own)) {
+        // These follow from the bodies and the way to sign in, or are the client's own.
+        let follows = ["accept", "content-type", "authorization"].iter().any(|own| name.eq_ignore_ascii_case(own));
+        if follows || is_reserved_header(name) {
             return Ok(());
         }
         if name.eq_ignore_ascii_case("idempotency-key") && !self.operation.is_read() {
             self.idempotent = true;
             return Ok(());
         }
-        if HeaderName::from_bytes(name.as_bytes()).is_err() || is_reserved_header(name) {
-            return Err("is a header that can't be set".to_owned());
+        if HeaderName::from_bytes(name.as_bytes()).is_err() {
+            return Err("has a name that no header can have".to_owned());
         }
         let value = written(&self.joined(parameter, ",")?);
         self.headers.insert(name.to_owned(), value.into());
@@ -322,9 +329,6 @@ impl<'d> Action<'_, 'd> {
     fn path(&mut self) -> Result<String, String> {
         // What some documents write behind a `#` only tells operations on the same path apart.
         let path = self.operation.path.split('#').next().unwrap_or_default();
-        if path.len() > MAX_PATH {
-            return Err(format!("its path has more than {MAX_PATH} bytes"));
-        }
         let is_plain = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '?' | '\\' | '{' | '}');
         let plain = |text: &str| match text.chars().all(is_plain) {
             true => Ok(text.to_owned()),
@@ -373,7 +377,8 @@ impl<'d> Action<'_, 'd> {
         for (name, field) in &self.fields {
             let mut made = Map::from_iter([("title".to_owned(), Value::from(label(name)))]);
             made.extend(expansion.expand(field.schema)?.unwrap_or_default());
-            if let Some(description) = field.description.and_then(|description| plain(description, 300)) {
+            let description = field.description.filter(|_| expansion.is_described());
+            if let Some(description) = description.and_then(|text| expansion.reader.plain(text, MAX_DESCRIPTION)) {
                 made.insert("description".to_owned(), description.into());
             }
             if let Some(example) = field.example {

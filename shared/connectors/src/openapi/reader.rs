@@ -6,14 +6,14 @@ use std::collections::HashMap;
 use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::text::clip;
+use super::text::{clip, plain};
 
 /// How many references may lead from one to the next.
 const MAX_HOPS: usize = 32;
 /// The longest reference, in bytes.
 const MAX_REFERENCE: usize = 1_000;
-/// How many values are looked at in all. The largest document known takes a tenth.
-const MAX_WORK: usize = 20_000_000;
+/// How many values are looked at in all. The public documents that take most take a third of it.
+const MAX_WORK: usize = 12_000_000;
 /// How many different notes are kept, and of how many places each one tells.
 const MAX_NOTES: usize = 100;
 const MAX_PLACES: usize = 3;
@@ -24,6 +24,8 @@ pub(super) struct Reader<'d> {
     work: usize,
     place: String,
     notes: IndexMap<String, Places>,
+    /// Plain texts by the addresses of what they were made of: schemas are expanded more than once.
+    texts: HashMap<(*const u8, usize), Option<String>>,
     /// The patterns that were checked.
     pub(super) patterns: HashMap<&'d str, bool>,
 }
@@ -37,7 +39,14 @@ struct Places {
 
 impl<'d> Reader<'d> {
     pub(super) fn new(root: &'d Value) -> Self {
-        Self { root, work: MAX_WORK, place: String::new(), notes: IndexMap::new(), patterns: HashMap::new() }
+        Self {
+            root,
+            work: MAX_WORK,
+            place: String::new(),
+            notes: IndexMap::new(),
+            texts: HashMap::new(),
+            patterns: HashMap::new(),
+        }
     }
 
     pub(super) fn root(&self) -> &'d Value {
@@ -85,6 +94,11 @@ impl<'d> Reader<'d> {
                 more => format!("{note} ({} and {more} more)", places.first.join(", ")),
             });
         told.collect()
+    }
+
+    /// A text of the document as plain text of at most `max` characters.
+    pub(super) fn plain(&mut self, text: &'d str, max: usize) -> Option<String> {
+        self.texts.entry((text.as_ptr(), max)).or_insert_with(|| plain(text, max)).clone()
     }
 
     /// The value that references lead to; none, and a note, where they lead nowhere.

@@ -9,21 +9,21 @@ use jsonschema::PatternOptions;
 use serde_json::{Map, Value, json};
 
 use super::reader::Reader;
-use super::text::plain;
 
 /// How many schemas are merged into one.
 const MAX_MERGED: usize = 256;
-/// The largest default, example, or value of an `enum`, in bytes and levels.
+/// The largest default or example, in bytes and levels, and the largest `enum`.
 const MAX_CONSTANT: usize = 500;
+const MAX_ENUM: usize = 16 * 1024;
 const MAX_CONSTANT_DEPTH: usize = 8;
 /// The longest pattern, in bytes; the largest that it may be once compiled; and how many different ones are taken.
 const MAX_PATTERN: usize = 500;
 const MAX_COMPILED: usize = 256 * 1024;
 const MAX_PATTERNS: usize = 500;
+/// The longest description of a field, in characters.
+pub(super) const MAX_DESCRIPTION: usize = 250;
 /// The least depth of an expansion in which fields within fields are described too.
 const DESCRIBED_DEPTH: usize = 5;
-/// The longest description of a schema, in characters.
-const MAX_DESCRIPTION: usize = 200;
 
 const TYPES: [&str; 7] = ["null", "boolean", "object", "array", "number", "string", "integer"];
 const COUNTS: [&str; 6] = ["minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"];
@@ -87,7 +87,7 @@ pub(super) struct TooLarge;
 
 /// Expands the schemas of one action's input.
 pub(super) struct Expansion<'r, 'd> {
-    reader: &'r mut Reader<'d>,
+    pub(super) reader: &'r mut Reader<'d>,
     depth: usize,
     bytes: usize,
     /// The schemas that are being expanded, the outermost first.
@@ -235,6 +235,11 @@ impl<'r, 'd> Expansion<'r, 'd> {
         Ok(Some(made))
     }
 
+    /// Whether what is expanded now is described: with little room only the outermost fields are, and with least none.
+    pub(super) fn is_described(&self) -> bool {
+        self.depth >= DESCRIBED_DEPTH || (self.depth > 0 && self.open.is_empty())
+    }
+
     /// Takes bytes for a member of what is made.
     pub(super) fn charge(&mut self, bytes: usize) -> Result<(), TooLarge> {
         self.reader.spend(1 + bytes / 8);
@@ -254,12 +259,13 @@ impl<'r, 'd> Expansion<'r, 'd> {
         let mut made = Map::new();
         let text = |keyword: &str| flat.get(keyword).and_then(Value::as_str);
         // One that is a single word is the type's name in somebody's program.
-        if let Some(title) = text("title").filter(|title| title.contains(' ')).and_then(|title| plain(title, 60)) {
+        if let Some(title) =
+            text("title").filter(|title| title.contains(' ')).and_then(|title| self.reader.plain(title, 60))
+        {
             self.put(&mut made, "title", title.into())?;
         }
-        let description = text("description").filter(|_| self.depth >= DESCRIBED_DEPTH || self.open.is_empty());
-        self.reader.spend(description.map_or(0, |text| text.len().min(2_000) / 16));
-        if let Some(description) = description.and_then(|text| plain(text, MAX_DESCRIPTION)) {
+        let description = text("description").filter(|_| self.is_described());
+        if let Some(description) = description.and_then(|text| self.reader.plain(text, MAX_DESCRIPTION)) {
             self.put(&mut made, "description", description.into())?;
         }
         let types = flat.types();
@@ -305,8 +311,7 @@ impl<'r, 'd> Expansion<'r, 'd> {
     /// `enum`, `const`, default and an example.
     fn constants(&mut self, flat: &Flat<'d>, made: &mut Map<String, Value>) -> Result<(), TooLarge> {
         let values = list(flat.get("enum"));
-        self.reader.spend(values.len());
-        if !values.is_empty() && values.iter().all(is_constant) {
+        if !values.is_empty() && values.iter().try_fold(MAX_ENUM, |left, value| room_left(value, left)).is_some() {
             let mut values = values.to_vec();
             if flat.nullable && !values.contains(&Value::Null) {
                 values.push(Value::Null);
@@ -401,19 +406,23 @@ pub(super) fn list(value: Option<&Value>) -> &[Value] {
 
 /// Whether a value of the document may be given to people to use as it is: it is small, and no expression begins in it.
 pub(super) fn is_constant(value: &Value) -> bool {
+    room_left(value, MAX_CONSTANT).is_some()
+}
+
+/// How many of some bytes a value leaves; none where it takes more, is deep, or an expression begins in it.
+fn room_left(value: &Value, bytes: usize) -> Option<usize> {
     fn left(value: &Value, levels: usize, bytes: usize) -> Option<usize> {
         let levels = levels.checked_sub(1)?;
+        let bytes = bytes.checked_sub(4)?;
+        let text = |text: &str, bytes: usize| bytes.checked_sub(text.len()).filter(|_| !text.contains("{{"));
         match value {
-            Value::String(text) if text.contains("{{") => None,
-            Value::String(text) => bytes.checked_sub(text.len() + 2),
-            Value::Array(items) => {
-                items.iter().try_fold(bytes, |bytes, item| left(item, levels, bytes.checked_sub(1)?))
+            Value::String(value) => text(value, bytes),
+            Value::Array(items) => items.iter().try_fold(bytes, |bytes, item| left(item, levels, bytes)),
+            Value::Object(members) => {
+                members.iter().try_fold(bytes, |bytes, (name, value)| left(value, levels, text(name, bytes)?))
             }
-            Value::Object(members) => members.iter().try_fold(bytes, |bytes, (name, value)| {
-                left(value, levels, bytes.checked_sub(name.len() + 4).filter(|_| !name.contains("{{"))?)
-            }),
-            Value::Null | Value::Bool(_) | Value::Number(_) => bytes.checked_sub(4),
+            Value::Null | Value::Bool(_) | Value::Number(_) => Some(bytes),
         }
     }
-    left(value, MAX_CONSTANT_DEPTH, MAX_CONSTANT).is_some()
+    left(value, MAX_CONSTANT_DEPTH, bytes)
 }

@@ -6,6 +6,7 @@ use http::HeaderName;
 use indexmap::{IndexMap, IndexSet};
 use serde_json::{Map, Value, json};
 use tidegate_egress::is_reserved_header;
+use url::Url;
 
 use super::reader::Reader;
 use super::schema::list;
@@ -87,7 +88,7 @@ impl<'d> Ways<'d> {
     }
 
     /// Whether a way to sign in fills in this parameter.
-    pub(super) fn send(&self, place: &str, name: &str) -> bool {
+    pub(super) fn fill_in(&self, place: &str, name: &str) -> bool {
         let part = if place == "header" { "headers" } else { place };
         self.made().any(|(_, way)| {
             let own = way["name"].as_str().filter(|_| way["in"] == place);
@@ -161,7 +162,7 @@ fn oauth2(reader: &mut Reader<'_>, flow: &Value, scopes: &IndexSet<&str>, server
     if flow.is_null() {
         return Err("is OAuth without its flow `authorizationCode`; only that can be expressed".to_owned());
     }
-    let link = |field: &str| flow[field].as_str().and_then(|text| server.link(text));
+    let link = |field: &str| flow[field].as_str().and_then(|text| server.link(text)).filter(|link| is_safe(link));
     let (Some(authorization_url), Some(token_url)) = (link("authorizationUrl"), link("tokenUrl")) else {
         return Err("is OAuth whose `authorizationUrl` or `tokenUrl` is no https URL".to_owned());
     };
@@ -174,6 +175,11 @@ fn oauth2(reader: &mut Reader<'_>, flow: &Value, scopes: &IndexSet<&str>, server
     Ok(json!({
         "type": "oauth2", "authorization_url": authorization_url, "token_url": token_url, "scopes": scopes,
     }))
+}
+
+/// Whether a URL is `https` or names a port.
+fn is_safe(link: &str) -> bool {
+    Url::parse(link).is_ok_and(|url| url.scheme() == "https" || url.port().is_some())
 }
 
 /// Several schemes at once: a field for each.

@@ -5,6 +5,13 @@ use url::Url;
 
 use super::reader::Reader;
 use super::schema::list;
+use super::text::clip;
+
+/// How many servers are tried, and how many variables filled in.
+const MAX_SERVERS: usize = 10;
+const MAX_VARIABLES: usize = 20;
+/// The longest address, in characters.
+const MAX_URL: usize = 1_000;
 
 /// A server's address.
 #[derive(Clone, PartialEq, Eq)]
@@ -54,39 +61,47 @@ impl Server {
         Ok(Self { url, host, parsed })
     }
 
-    /// An address of this server's vendor that a document names, absolute or relative to the server.
+    /// An address that a document names, absolute or relative to the server.
     pub(super) fn link(&self, text: &str) -> Option<String> {
         let link = Url::parse(text).or_else(|_| self.parsed.join(text)).ok()?;
-        (link.scheme() == "https" || link.port().is_some()).then(|| link.as_str().replace('{', "%7B"))
+        (text.len() <= MAX_URL && matches!(link.scheme(), "http" | "https")).then(|| link.as_str().replace('{', "%7B"))
     }
 }
 
 impl<'d> Reader<'d> {
-    /// The first of a list of servers with its variables' defaults filled in; none where there is no list.
+    /// The first of a list of servers that can be one, with its variables' defaults filled in; none where there is no
+    /// list.
     ///
     /// # Errors
-    /// Its place in the list and what is wrong with it.
+    /// What is wrong with the first.
     pub(super) fn server(
         &mut self,
         servers: Option<&'d Value>,
         base: Option<&Server>,
     ) -> Result<Option<Server>, String> {
-        let Some(server) = list(servers).first() else { return Ok(None) };
-        let mut text = server["url"].as_str().unwrap_or_default().to_owned();
-        for (name, variable) in server["variables"].as_object().into_iter().flatten() {
-            let default = variable["default"].as_str().unwrap_or_default();
-            let placeholder = format!("{{{name}}}");
-            if text.len() <= 2_000 && text.contains(&placeholder) {
-                text = text.replace(&placeholder, default);
-                self.note(format!(
-                    "the server's variable {name:?} is its default {default:?}; for another, give the option `server`"
-                ));
-            }
+        let mut parsed = list(servers).iter().take(MAX_SERVERS).map(|server| {
+            let text = filled(server);
+            let parsed = Server::parse(&text, base).map_err(|what| format!("{:?} {what}", clip(&text, 100)));
+            parsed.map(|parsed| (parsed, server, text))
+        });
+        let Some(first) = parsed.next() else { return Ok(None) };
+        let (server, named, text) = first.or_else(|error| parsed.find_map(Result::ok).ok_or(error))?;
+        if named["variables"].as_object().is_some_and(|variables| !variables.is_empty()) {
+            self.note(format!("the server is {:?}, as by default; for another, give the option `server`", server.url));
         }
-        let server = Server::parse(&text, base).map_err(|what| format!("{text:?} {what}"))?;
         if text.starts_with("http://") && server.url.starts_with("https://") {
             self.note(format!("{text:?} became {:?}; plain HTTP is only for servers that name a port", server.url));
         }
         Ok(Some(server))
     }
+}
+
+/// A server's address with its variables' defaults filled in.
+fn filled(server: &Value) -> String {
+    let mut text = clip(server["url"].as_str().unwrap_or_default(), MAX_URL);
+    for (name, variable) in server["variables"].as_object().into_iter().flatten().take(MAX_VARIABLES) {
+        let filled = text.replace(&format!("{{{name}}}"), variable["default"].as_str().unwrap_or_default());
+        text = clip(&filled, MAX_URL);
+    }
+    text
 }
