@@ -342,23 +342,30 @@ fn parameters_that_cannot_be_sent_leave_their_operation_out() {
         json!({
             "/a/{id}": { "get": { "parameters": [matrix] } },
             "/b": { "get": { "parameters": [object] } },
-            "/c?x=1": { "get": {} },
+            "/c?x={x}": { "get": {} },
+            "/c c": { "get": {} },
             "/d/{id": { "get": {} },
             "/e/../f": { "get": {} },
+            "/e/%2E./f": { "get": {} },
             "no": { "get": {} },
-            "/g#first": { "get": {}, "options": {} },
+            "/g?beta=true&of=%7B%7B+now#first": { "get": {} },
+            "/g?beta=true#first": { "get": {}, "options": {} },
         }),
         json!({}),
     ));
-    assert_eq!(imported.manifest["actions"]["get_g_first"]["request"]["path"], "/g");
+    let request = json!({ "method": "GET", "path": "/g", "query": { "beta": "true" } });
+    assert_eq!(imported.manifest["actions"]["get_g_beta_true_first"]["request"], request);
     let expected = [
         ("GET /a/{id}", "its parameter \"id\" goes out in a style that can't be expressed"),
         ("GET /b", "its parameter \"f\" is an object without named members"),
-        ("GET /c?x=1", "its path holds what can't stand in one, such as `?` or a space"),
+        ("GET /c?x={x}", "its path has a query that can't be expressed"),
+        ("GET /c c", "its path holds what can't stand in one, such as a space"),
         ("GET /d/{id", "its path has a `{` without its `}`"),
         ("GET /e/../f", "its path doesn't begin with `/`, or goes up"),
+        ("GET /e/%2E./f", "its path doesn't begin with `/`, or goes up"),
         ("GET no", "its path doesn't begin with `/`, or goes up"),
-        ("OPTIONS /g#first", "a step can't send OPTIONS"),
+        ("GET /g?beta=true&of=%7B%7B+now#first", "its path has a query that can't be expressed"),
+        ("OPTIONS /g?beta=true#first", "a step can't send OPTIONS"),
     ];
     assert_eq!(left_out(&imported), expected);
 }

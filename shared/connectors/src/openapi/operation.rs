@@ -329,11 +329,19 @@ impl<'d> Action<'_, 'd> {
     fn path(&mut self) -> Result<String, String> {
         // What some documents write behind a `#` only tells operations on the same path apart.
         let path = self.operation.path.split('#').next().unwrap_or_default();
-        let is_plain = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '?' | '\\' | '{' | '}');
+        let (path, query) = path.split_once('?').unwrap_or((path, ""));
+        for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            if !is_name(&name) || query.contains('{') || value.contains("{{") {
+                return Err("its path has a query that can't be expressed".to_owned());
+            }
+            self.query.entry(name.into_owned()).or_insert_with(|| value.into());
+        }
+        let is_plain = |letter: char| letter.is_ascii_graphic() && !matches!(letter, '\\' | '{' | '}');
         let plain = |text: &str| match text.chars().all(is_plain) {
             true => Ok(text.to_owned()),
-            false => Err("its path holds what can't stand in one, such as `?` or a space"),
+            false => Err("its path holds what can't stand in one, such as a space"),
         };
+        let is_up = |segment: &str| matches!(segment.to_lowercase().replace("%2e", ".").as_str(), "." | "..");
         let mut filled = String::new();
         let mut rest = path;
         while let Some((before, inside)) = rest.split_once('{') {
@@ -349,7 +357,7 @@ impl<'d> Action<'_, 'd> {
             rest = after;
         }
         filled.push_str(&plain(rest)?);
-        if !path.starts_with('/') || path.split('/').any(|segment| matches!(segment, "." | "..")) {
+        if !path.starts_with('/') || path.split('/').any(is_up) {
             return Err("its path doesn't begin with `/`, or goes up".to_owned());
         }
         Ok(filled)
