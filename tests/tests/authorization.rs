@@ -313,6 +313,10 @@ impl Cast {
             }),
             "POST /api/connectors" => manifest("other"),
             "PUT /api/connectors/{name}" => manifest("clerk"),
+            "POST /api/connectors/import" => json!({"document": {
+                "openapi": "3.0.3", "info": {"title": "Pets", "version": "1"}, "servers": [{"url": "https://a.test"}],
+                "paths": {"/pets": {"get": {"operationId": "listPets", "responses": {"200": {"description": "Pets"}}}}},
+            }}),
             "POST /api/expressions/evaluate" => json!({"expression": "1"}),
             "POST /api/dead-letters/redrive" => json!({"all": true}),
             "POST /api/runs/{id}/cancel" | "POST /api/dead-letters/{id}/redrive" => Value::Null,

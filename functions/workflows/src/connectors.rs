@@ -173,6 +173,12 @@ pub(crate) struct ActionDetail {
     example_output: Option<Value>,
 }
 
+impl ConnectorDetail {
+    pub(crate) fn name(&self) -> &str {
+        &self.connector.name
+    }
+}
+
 impl From<&Connector> for ConnectorDetail {
     fn from(connector: &Connector) -> Self {
         let document = &connector.document;

@@ -5,6 +5,7 @@ mod check;
 mod connections;
 mod connectors;
 mod expressions;
+mod import;
 mod oauth;
 mod resealing;
 mod schedule;
@@ -108,6 +109,7 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(connectors::get_action))
         .route(endpoint!(connectors::get_manifest))
         .route(endpoint!(connectors::create_connector).max_body_bytes(MAX_MANIFEST_BYTES))
+        .route(endpoint!(import::import_connector).max_body_bytes(MAX_MANIFEST_BYTES))
         .route(endpoint!(connectors::replace_connector).max_body_bytes(MAX_MANIFEST_BYTES))
         .route(endpoint!(connectors::delete_connector))
         .route(endpoint!(schema::connector_schema))

@@ -72,6 +72,17 @@ pub fn check_builtin(text: &str) -> Vec<FieldError> {
     check.errors
 }
 
+/// Reads an OpenAPI document: JSON or YAML. Its sizes are bounded by whoever got it, and by the import itself.
+///
+/// # Errors
+/// It is neither; a sentence that says where.
+pub fn read_document(text: &str) -> Result<Value, String> {
+    if text.trim_start().starts_with('{') {
+        return serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"));
+    }
+    serde_saphyr::from_str(text).map_err(|error| format!("it is no YAML: {}", first_line(&error)))
+}
+
 fn parse(text: &str) -> Result<Value, Vec<FieldError>> {
     let fault = |detail: String| vec![FieldError::new(Pointer::root(), detail)];
     if text.len() > MAX_MANIFEST_BYTES {

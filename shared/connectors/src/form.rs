@@ -8,27 +8,30 @@ use crate::manifest::ListStyle;
 pub(crate) fn encode(value: &Value, style: ListStyle) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     for (name, value) in value.as_object().into_iter().flatten() {
-        add(name.clone(), value, style, &mut pairs);
+        add(name.clone(), value, style, true, &mut pairs);
     }
     pairs
 }
 
-fn add(name: String, value: &Value, style: ListStyle, pairs: &mut Vec<(String, String)>) {
+fn add(name: String, value: &Value, style: ListStyle, is_top: bool, pairs: &mut Vec<(String, String)>) {
     match value {
         Value::Null => {}
         Value::Object(members) => {
             for (member, value) in members {
-                add(format!("{name}[{member}]"), value, style, pairs);
+                add(format!("{name}[{member}]"), value, style, false, pairs);
             }
         }
         Value::Array(items) => {
             for (index, item) in items.iter().enumerate() {
                 let name = match style {
-                    ListStyle::Repeated => name.clone(),
-                    ListStyle::Brackets => format!("{name}[]"),
+                    // What belongs to one object of a list couldn't be told without its number.
+                    _ if item.is_object() || item.is_array() => format!("{name}[{index}]"),
                     ListStyle::Indexed => format!("{name}[{index}]"),
+                    ListStyle::Brackets => format!("{name}[]"),
+                    ListStyle::Repeated if is_top => name.clone(),
+                    ListStyle::Repeated => format!("{name}[]"),
                 };
-                add(name, item, style, pairs);
+                add(name, item, style, false, pairs);
             }
         }
         Value::Bool(_) | Value::Number(_) | Value::String(_) => pairs.push((name, scalar(value))),
@@ -48,11 +51,11 @@ mod tests {
 
     #[test]
     fn nested_values_have_brackets_and_lists_their_style() {
-        let value = json!({"a": 1, "b": {"c": {"d": true}}, "e": ["x", {"f": "y"}], "g": null, "h": []});
+        let value = json!({"a": 1, "b": {"c": {"d": true}}, "e": ["x", {"f": "y"}], "g": {"i": ["z"]}, "h": []});
         let encoded =
             |style| encode(&value, style).into_iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("&");
-        assert_eq!(encoded(ListStyle::Repeated), "a=1&b[c][d]=true&e=x&e[f]=y");
-        assert_eq!(encoded(ListStyle::Brackets), "a=1&b[c][d]=true&e[]=x&e[][f]=y");
-        assert_eq!(encoded(ListStyle::Indexed), "a=1&b[c][d]=true&e[0]=x&e[1][f]=y");
+        assert_eq!(encoded(ListStyle::Repeated), "a=1&b[c][d]=true&e=x&e[1][f]=y&g[i][]=z");
+        assert_eq!(encoded(ListStyle::Brackets), "a=1&b[c][d]=true&e[]=x&e[1][f]=y&g[i][]=z");
+        assert_eq!(encoded(ListStyle::Indexed), "a=1&b[c][d]=true&e[0]=x&e[1][f]=y&g[i][0]=z");
     }
 }

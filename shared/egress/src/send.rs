@@ -34,8 +34,21 @@ impl Egress {
         request: OutboundRequest,
         credential: Option<Credential<'_>>,
     ) -> Result<OutboundResponse, EgressError> {
+        self.send_up_to(request, credential, self.shared.settings.max_response_bytes).await
+    }
+
+    /// The same with a bound of its own on the response's body, in bytes: for the few that are known to be large.
+    ///
+    /// # Errors
+    /// As [`Egress::send`].
+    pub async fn send_up_to(
+        &self,
+        request: OutboundRequest,
+        credential: Option<Credential<'_>>,
+        max_response_bytes: usize,
+    ) -> Result<OutboundResponse, EgressError> {
         let timeout = request.timeout;
-        let called = tokio::time::timeout(timeout, self.call(request, credential)).await;
+        let called = tokio::time::timeout(timeout, self.call(request, credential, max_response_bytes)).await;
         called.unwrap_or(Err(EgressError::Timeout(timeout)))
     }
 
@@ -43,6 +56,7 @@ impl Egress {
         &self,
         mut request: OutboundRequest,
         credential: Option<Credential<'_>>,
+        max_response_bytes: usize,
     ) -> Result<OutboundResponse, EgressError> {
         let limit = self.shared.settings.max_request_bytes;
         if request.body.as_ref().is_some_and(|body| body.len() > limit) {
@@ -60,7 +74,7 @@ impl Egress {
                 false => None,
             };
             let Some(next) = next else {
-                let mut response = self.receive(&url, response).await?;
+                let mut response = self.receive(&url, response, max_response_bytes).await?;
                 masks.hide_in_headers(&mut response.headers);
                 response.body = masks.hide_in_body(response.body);
                 return Ok(response);
@@ -151,8 +165,12 @@ impl Egress {
     }
 
     /// The rest of the response, counted as it comes out of decompression.
-    async fn receive(&self, url: &Url, mut response: reqwest::Response) -> Result<OutboundResponse, EgressError> {
-        let limit = self.shared.settings.max_response_bytes;
+    async fn receive(
+        &self,
+        url: &Url,
+        mut response: reqwest::Response,
+        limit: usize,
+    ) -> Result<OutboundResponse, EgressError> {
         let too_large = || EgressError::ResponseTooLarge { host: host_of(url), limit };
         if response.content_length().is_some_and(|length| length > limit as u64) {
             return Err(too_large());

@@ -123,6 +123,15 @@ async fn every_change_leaves_one_entry_with_before_and_after() {
     tell(&delete, "/api/connectors/{name}");
     assert_eq!((&*entry.action, &entry.before.unwrap()["version"]), ("connector.delete", &json!(2)));
 
+    let document = json!({
+        "openapi": "3.0.3", "info": {"title": "Pets", "version": "1"}, "servers": [{"url": "https://a.test"}],
+        "paths": {"/pets": {"get": {"operationId": "listPets", "responses": {"200": {"description": "Pets"}}}}},
+    });
+    let import = json!({"document": document});
+    let (entry, _) = setup.leaves(post.clone(), "/api/connectors/import", &import, 201).await;
+    tell(&post, "/api/connectors/import");
+    assert_eq!((&*entry.action, &*entry.target), ("connector.create", "pets"));
+
     // A sign-in at a vendor is told at its end, by the callback.
     let changes_nothing = [
         "/api/workflows/{id}/trigger",

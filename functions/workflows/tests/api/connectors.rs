@@ -215,6 +215,63 @@ async fn a_manifest_that_is_wrong_changes_nothing() {
     app.post(&stranger, "/api/connectors", &manifest("c.test", |_| {})).await.expect(201);
 }
 
+#[tokio::test]
+async fn an_openapi_document_becomes_a_connector() {
+    let (setup, vendor) = with_vendor().await;
+    let (app, owner) = (&setup.app, &setup.owner);
+    let document = json!({
+        "openapi": "3.1.0", "info": {"title": "Pet shop", "version": "1"}, "servers": [{"url": vendor.uri()}],
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}}, "security": [{"token": []}],
+        "paths": {
+            "/pets/{id}": {"get": {
+                "operationId": "getPet", "summary": "Get a pet",
+                "parameters": [{"name": "id", "in": "path", "required": true, "schema": {"type": "integer"}}],
+                "responses": {"200": {"description": "ok", "content": {"application/json": {}}}},
+            }},
+            "/pets/{id}/photo": {"put": {
+                "operationId": "putPhoto", "requestBody": {"required": true, "content": {"image/png": {}}},
+                "responses": {"204": {"description": "ok"}},
+            }},
+        },
+    });
+    let yaml = ResponseTemplate::new(200).set_body_string(document.to_string());
+    Mock::given(path("/openapi.json")).respond_with(yaml).mount(&vendor).await;
+    let url = format!("{}/openapi.json", vendor.uri());
+    let looked = app.post(owner, "/api/connectors/import", &json!({"url": url, "dry_run": true})).await.expect(200).body;
+    assert_eq!((&looked["report"]["actions"], &looked["report"]["left_out"][0]["at"]), (&json!(1), &json!("PUT /pets/{id}/photo")));
+    assert_eq!(looked["manifest"]["name"], "pet_shop");
+    app.get(owner, "/api/connectors/pet_shop").await.expect(404);
+
+    let made = app.post(owner, "/api/connectors/import", &json!({"url": url, "name": "pets"})).await.expect(201);
+    assert_eq!((made.header("location"), &made.body["connector"]["version"]), ("/api/connectors/pets", &json!(1)));
+    let body = json!({"name": "Pets", "connector": "pets", "data": {"token": "s3cr3t-s3cr3t"}});
+    let connection = app.post(owner, "/api/connections", &body).await.expect(201).text("/id").to_owned();
+    let action = app.get(owner, "/api/connectors/pets/actions/get_pet").await.expect(200).body;
+    assert_eq!(action["input"]["required"], json!(["id"]));
+    let step = json!({"id": "s", "uses": "pets.get_pet", "connection": connection, "with": {"id": 7}});
+    let workflow = json!({"name": "w", "trigger": {"type": "manual"}, "steps": [step]});
+    app.post(owner, "/api/workflows", &workflow).await.expect(201);
+
+    let own_auth = json!([{"id": "key", "type": "api_key", "in": "header", "name": "X-Key"}]);
+    let other = json!({"document": document, "name": "pets2", "auth": own_auth});
+    let other = app.post(owner, "/api/connectors/import", &other).await.expect(201).body;
+    assert_eq!(other["connector"]["auth"][0]["id"], "key");
+    for (body, pointer) in [
+        (json!({}), "/url"),
+        (json!({"url": "http://10.0.0.1/openapi.json"}), "/url"),
+        (json!({"url": "file:///etc/passwd"}), "/url"),
+        (json!({"url": format!("{}/absent", vendor.uri())}), "/url"),
+        (json!({"document": {"swagger": "2.0"}}), "/document/swagger"),
+        (json!({"document": document, "name": "slack"}), "/name"),
+        (json!({"document": document, "server": "nonsense"}), "/server"),
+    ] {
+        let answer = app.post(owner, "/api/connectors/import", &body).await.expect(422);
+        assert!(answer.pointers().contains(&pointer), "{body}: {}", answer.body);
+    }
+    let taken = app.post(owner, "/api/connectors/import", &json!({"url": url, "name": "pets"})).await.expect(409);
+    assert_eq!(taken.text("/code"), "name_taken");
+}
+
 /// A connection that is changed is entered whole: what was entered before goes nowhere else.
 #[tokio::test]
 async fn a_secret_is_entered_anew_for_other_hosts() {
