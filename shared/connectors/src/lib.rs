@@ -26,7 +26,9 @@ mod storage;
 pub use answer::Failure;
 pub use builtin::{BuiltinAction, builtin, builtins};
 pub use call::{CallOptions, Files, MAX_ITEMS, Outside};
-pub use check::{MAX_MANIFEST_BYTES, check_builtin, check_manifest, is_reserved, manifest_schema, read_document, read_manifest};
+pub use check::{
+    MAX_MANIFEST_BYTES, check_builtin, check_manifest, is_reserved, manifest_schema, read_document, read_manifest,
+};
 pub use connector::{Action, Connector};
 pub use input::Uses;
 pub use openapi::{ImportOptions, ImportReport, Imported, LeftOut, import_openapi};

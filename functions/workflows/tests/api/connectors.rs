@@ -237,8 +237,12 @@ async fn an_openapi_document_becomes_a_connector() {
     let yaml = ResponseTemplate::new(200).set_body_string(document.to_string());
     Mock::given(path("/openapi.json")).respond_with(yaml).mount(&vendor).await;
     let url = format!("{}/openapi.json", vendor.uri());
-    let looked = app.post(owner, "/api/connectors/import", &json!({"url": url, "dry_run": true})).await.expect(200).body;
-    assert_eq!((&looked["report"]["actions"], &looked["report"]["left_out"][0]["at"]), (&json!(1), &json!("PUT /pets/{id}/photo")));
+    let looked =
+        app.post(owner, "/api/connectors/import", &json!({"url": url, "dry_run": true})).await.expect(200).body;
+    assert_eq!(
+        (&looked["report"]["actions"], &looked["report"]["left_out"][0]["at"]),
+        (&json!(1), &json!("PUT /pets/{id}/photo"))
+    );
     assert_eq!(looked["manifest"]["name"], "pet_shop");
     app.get(owner, "/api/connectors/pet_shop").await.expect(404);
 
