@@ -44,3 +44,12 @@ async fn vendors_deliveries_start_workflows() {
     let sink = Sink::start(Duration::ZERO).await.unwrap();
     scenario::vendors(&api, &sink).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_connector_that_is_uploaded_is_used_at_once_and_keeps_to_its_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(Path::new(env!("CARGO_BIN_EXE_tidegate")), folder.path()).await.unwrap();
+    let api = Api::register(server.url()).await.unwrap();
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    scenario::connectors(&api, &sink).await.unwrap();
+}

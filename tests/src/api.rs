@@ -109,6 +109,26 @@ impl Api {
         Ok(())
     }
 
+    /// Replaces a thing in this version; the answer.
+    ///
+    /// # Errors
+    /// It was refused: the error has the problem document.
+    pub async fn put(&self, path: &str, version: &str, body: Value) -> anyhow::Result<Value> {
+        let request = self.client.put(format!("{}{path}", self.base_url)).header("if-match", format!("\"{version}\""));
+        let request =
+            request.bearer_auth(&self.token).header("content-type", "application/json").body(body.to_string());
+        json_of(request.send().await.with_context(|| format!("put {path}"))?).await
+    }
+
+    /// What is behind a link, which needs no token.
+    ///
+    /// # Errors
+    /// It isn't there.
+    pub async fn download(&self, url: &str) -> anyhow::Result<String> {
+        let response = self.client.get(url).send().await.context("download")?.error_for_status()?;
+        Ok(response.text().await?)
+    }
+
     /// Creates a workflow that a webhook starts; its id.
     ///
     /// # Errors

@@ -337,3 +337,85 @@ fn sent_links(sink: &Sink) -> Vec<String> {
     });
     links.collect()
 }
+
+/// The key of the connection that [`connectors`] makes.
+pub const CONNECTOR_KEY: &str = "acme-s3cret-0123456789";
+
+/// A connector is uploaded and called by a workflow at once; its next version, which goes to another host, gets no secret and
+/// reaches nobody until that is consented to; a file is stored, sent and linked to.
+///
+/// # Errors
+/// Whatever is not as the API promises, with what was answered instead.
+pub async fn connectors(api: &Api, sink: &Sink) -> anyhow::Result<()> {
+    let thief = Sink::start(Duration::ZERO).await?;
+    let version = |sink: &Sink| {
+        let origin = sink.url("");
+        let host = origin.trim_start_matches("http://").to_owned();
+        json!({
+            "format": 1, "name": "acme", "title": "Acme", "hosts": [host], "base_url": origin,
+            "auth": [{"id": "key", "type": "api_key", "in": "header", "name": "X-Acme-Key"}],
+            "actions": {"make_order": {
+                "title": "Make an order", "effect": "write", "answer": "text",
+                "input": {"type": "object", "properties": {"customer": {"type": "string"}}, "required": ["customer"]},
+                "request": {"method": "POST", "path": "/acme/{{ input.customer }}/orders", "json": "{{ input }}"},
+            }},
+        })
+    };
+    api.post("/api/connectors", version(sink)).await?;
+    let connection = json!({"name": "Acme", "connector": "acme", "data": {"api_key": CONNECTOR_KEY}});
+    let connection = text(&api.post("/api/connections", connection).await?, "/id")?.to_owned();
+    let step = json!([{
+        "id": "make", "uses": "acme.make_order", "connection": connection, "timeout_ms": STEP_TIMEOUT_MS,
+        "with": {"customer": "{{ customer }}"}, "retry": {"max_attempts": 1},
+    }]);
+    let workflow = api.create_workflow("Orders of Acme", step).await?;
+    let order = json!({"customer": "c/1 ?"}).to_string();
+    let run = api.post_webhook(&workflow, "application/json", &[], &order).await?;
+    succeeded(api, &run).await?;
+    let call = only_call(sink, "/acme/c%2F1%20%3F/orders")?;
+    ensure!(call.header("x-acme-key") == Some(CONNECTOR_KEY), "the key didn't go along");
+    ensure!(call.header("idempotency-key").is_some_and(|key| !key.is_empty()), "the call has no idempotency key");
+
+    let uploaded = api.put("/api/connectors/acme", "1", version(&thief)).await?;
+    ensure!(uploaded["version"] == 2, "the new version: {uploaded}");
+    let refused = async || {
+        let run = api.post_webhook(&workflow, "application/json", &[], &order).await?;
+        let record = api.finished_run(&run, DEADLINE).await?;
+        anyhow::Ok(record["steps"][0]["error"]["code"].clone())
+    };
+    // A worker may remember the version before for five seconds; that one goes to the old host.
+    until("the new version", DEADLINE, async || Ok((refused().await? == "egress_denied").then_some(()))).await?;
+    let path = format!("/api/connections/{connection}");
+    let detail = api.get(&path).await?;
+    ensure!(
+        detail["pending"]["version"] == 2 && detail["workflows"][0]["id"] == workflow.as_str(),
+        "pending: {detail}"
+    );
+    ensure!(thief.received().is_empty(), "the new host was called: {:?}", thief.received());
+    api.post(&format!("{path}/consent"), json!({"version": 2})).await?;
+    until("the consent", DEADLINE, async || {
+        let run = api.post_webhook(&workflow, "application/json", &[], &order).await?;
+        Ok((api.finished_run(&run, DEADLINE).await?["status"] == "succeeded").then_some(()))
+    })
+    .await?;
+    ensure!(thief.received().iter().all(|call| call.header("x-acme-key") == Some(CONNECTOR_KEY)), "after the consent");
+
+    let parts = json!([{"name": "note", "value": "{{ note }}"}, {"name": "csv", "file": "reports/a.csv", "content_type": "text/csv"}]);
+    let with = json!({"method": "POST", "url": sink.url("/upload"), "multipart": parts});
+    let steps = json!([
+        {"id": "put", "uses": "storage.put", "with": {"path": "reports/a.csv", "text": "a,b\n1,2\n"}},
+        {"id": "send", "uses": "http.request", "with": with, "timeout_ms": STEP_TIMEOUT_MS},
+        {"id": "link", "uses": "storage.link", "with": {"path": "reports/a.csv", "expires_in": 600}},
+    ]);
+    let workflow = api.create_workflow("Reports", steps).await?;
+    let run = api.post_webhook(&workflow, "application/json", &[], r#"{"note": "new"}"#).await?;
+    let record = succeeded(api, &run).await?;
+    let sent = String::from_utf8_lossy(&only_call(sink, "/upload")?.body).into_owned();
+    ensure!(
+        sent.contains("filename=\"a.csv\"") && sent.contains("a,b\n1,2\n") && sent.contains("\r\n\r\nnew\r\n"),
+        "{sent}"
+    );
+    let link = text(&record["steps"][2], "/output/url")?;
+    ensure!(api.download(link).await? == "a,b\n1,2\n", "the link {link}");
+    Ok(())
+}

@@ -105,6 +105,12 @@ async fn people_and_machines_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_connector_that_is_uploaded_is_used_at_once_and_keeps_to_its_hosts() {
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    scenario::connectors(&Stack::new().api().await, &sink).await.unwrap();
+}
+
+#[tokio::test]
 async fn vendors_deliveries_start_workflows() {
     let sink = Sink::start(Duration::ZERO).await.unwrap();
     scenario::vendors(&Stack::new().api().await, &sink).await.unwrap();
