@@ -403,9 +403,9 @@ pub async fn connectors(api: &Api, sink: &Sink) -> anyhow::Result<()> {
     let parts = json!([{"name": "note", "value": "{{ note }}"}, {"name": "csv", "file": "reports/a.csv", "content_type": "text/csv"}]);
     let with = json!({"method": "POST", "url": sink.url("/upload"), "multipart": parts});
     let steps = json!([
-        {"id": "put", "uses": "storage.put", "with": {"path": "reports/a.csv", "text": "a,b\n1,2\n"}},
+        {"id": "put", "uses": "storage.put", "with": {"path": "reports/a.csv", "text": "a,b\n1,2\n"}, "timeout_ms": STEP_TIMEOUT_MS},
         {"id": "send", "uses": "http.request", "with": with, "timeout_ms": STEP_TIMEOUT_MS},
-        {"id": "link", "uses": "storage.link", "with": {"path": "reports/a.csv", "expires_in": 600}},
+        {"id": "link", "uses": "storage.link", "with": {"path": "reports/a.csv", "expires_in": 600}, "timeout_ms": STEP_TIMEOUT_MS},
     ]);
     let workflow = api.create_workflow("Reports", steps).await?;
     let run = api.post_webhook(&workflow, "application/json", &[], r#"{"note": "new"}"#).await?;

@@ -27,7 +27,7 @@ const MAX_CONNECTOR_BYTES: usize = 64 * 1024;
 /// More errors than these help nobody.
 const MAX_ERRORS: usize = 50;
 
-static SCHEMA: Schema = Schema::new(include_str!("manifest.schema.json"));
+static SCHEMA: Schema = Schema::new(include_str!("../../../docs/connector.schema.json"));
 
 /// The JSON Schema of manifests.
 pub fn manifest_schema() -> &'static Value {
