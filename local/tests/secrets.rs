@@ -80,7 +80,8 @@ async fn no_planted_secret_is_left_anywhere() {
     scenario::decisions(&others, &sink).await.unwrap();
     scenario::connectors(&others, &sink).await.unwrap();
 
-    let mut planted: Vec<String> = [PASSWORD, BEARER, BASIC, HEADER, HOOK, scenario::CONNECTOR_KEY].map(str::to_owned).into();
+    let mut planted: Vec<String> =
+        [PASSWORD, BEARER, BASIC, HEADER, HOOK, scenario::CONNECTOR_KEY].map(str::to_owned).into();
     let account = json!({"email": "planted@example.com", "password": PASSWORD, "name": "P", "tenant_name": "P"});
     let anonymous = Api::anonymous(server.url()).unwrap();
     anonymous.post("/api/auth/register", account).await.unwrap();

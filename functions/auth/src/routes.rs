@@ -5,11 +5,11 @@ use std::net::IpAddr;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, IntoResponseParts, ResponseParts};
-use http::header::{CACHE_CONTROL, COOKIE as COOKIE_HEADER, SET_COOKIE};
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use tidegate_http::permission::{AccountRead, AccountWrite};
-use tidegate_http::{Change, Created, Json, ListOf, Path, Person, Problem, Public, RequestContext, Time};
+use tidegate_http::{Change, Created, Json, ListOf, Path, Person, Problem, Public, RequestContext, Time, cookie};
 use tidegate_model::{AuthMethod, RoleName, Session, SessionId, Tenant, TenantId, TenantStatus, User, UserId};
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
@@ -282,9 +282,9 @@ pub(crate) async fn refresh(
 ) -> Result<(SetRefresh, Json<Account>), Problem> {
     let (shown, delivery) = match &body.refresh_token {
         Some(token) => (RefreshToken::parse(token.expose()), TokenDelivery::Body),
-        None => (cookie(&headers).and_then(RefreshToken::parse), TokenDelivery::Cookie),
+        None => (cookie(&headers, COOKIE).and_then(RefreshToken::parse), TokenDelivery::Cookie),
     };
-    if body.refresh_token.is_none() && cookie(&headers).is_none() {
+    if body.refresh_token.is_none() && cookie(&headers, COOKIE).is_none() {
         return Err(sessions::no_refresh_token());
     }
     let shown = shown.ok_or_else(sessions::ended)?;
@@ -447,13 +447,6 @@ impl IntoResponseParts for SetRefresh {
         }
         Ok(parts)
     }
-}
-
-/// The refresh token in a request's cookies (RFC 6265, section 5.4).
-fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let values = headers.get_all(COOKIE_HEADER).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find_map(|(name, value)| (name == COOKIE).then_some(value))
 }
 
 /// The answer to who has just proved to be somebody.

@@ -7,8 +7,8 @@ use aws_lc_rs::digest::{SHA256, digest};
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, COOKIE, SET_COOKIE};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use http::header::{CACHE_CONTROL, SET_COOKIE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -18,7 +18,8 @@ use tidegate_connectors::{Authorization, Entered, providers};
 use tidegate_egress::{Code, TokenClient, TokenError, client_context};
 use tidegate_http::permission::{ConnectionsWrite, PlatformRead, PlatformWrite};
 use tidegate_http::{
-    Caller, Change, Json, ListOf, Path, Person, Problem, ProblemCode, Public, Query, RandomSecret, RequestContext, Time,
+    Caller, Change, Escaped, Json, ListOf, Path, Person, Problem, ProblemCode, Public, Query, RandomSecret,
+    RequestContext, Time, cookie, html_page,
 };
 use tidegate_model::{
     Actor, Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthClient, OAuthGrant, OAuthState, Pointer,
@@ -264,7 +265,7 @@ async fn finish(
         Problem::new(ProblemCode::LinkInvalid, detail)
     };
     let state = returned.state.as_deref().and_then(RandomSecret::parse).ok_or_else(gone)?;
-    let browser = cookie(headers).and_then(RandomSecret::parse).ok_or_else(gone)?;
+    let browser = cookie(headers, COOKIE_NAME).and_then(RandomSecret::parse).ok_or_else(gone)?;
     let found = deps.store.oauth().under_way(&state.hash()).await?.ok_or_else(gone)?;
     // Whoever has no cookie of it can't use it up either.
     if !browser.is(&found.browser) || found.expires_at <= deps.clock.now() {
@@ -367,45 +368,12 @@ async fn finish(
     Ok(deps.connections.test(connection).await.map_err(ours)?.connection)
 }
 
-/// The cookie that begun the sign-in.
-fn cookie(headers: &HeaderMap) -> Option<&str> {
-    let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find_map(|(name, value)| (name == COOKIE_NAME).then_some(value))
-}
-
-const STYLE: &str = "body{margin:0;padding:2rem 1rem;background:#f4f5f7;color:#1c2024;font:16px/1.5 system-ui,sans-serif}\
-main{max-width:36rem;margin:0 auto;padding:1.5rem;background:#fff;border:1px solid #d9dce1;border-radius:8px}\
-h1{margin:0 0 1rem;font-size:1.25rem}p{margin:0;overflow-wrap:anywhere}";
-
-/// A page without scripts, which loads nothing; what vendors say stands in it as text.
+/// The page that says what came of it; what vendors say stands in it as text.
 fn page(status: StatusCode, heading: &str, text: &str) -> Response {
-    let style = STANDARD.encode(digest(&SHA256, STYLE.as_bytes()));
-    let policy = format!(
-        "default-src 'none'; style-src 'sha256-{style}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    );
-    let escaped = |text: &str| {
-        text.replace('&', "&amp;")
-            .replace('<', "&lt;")
-            .replace('>', "&gt;")
-            .replace('"', "&quot;")
-            .replace('\'', "&#39;")
-    };
-    let body = format!(
-        "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{heading} · Tidegate</title><style>{STYLE}</style></head>\
-         <body><main><h1>{heading}</h1><p>{}</p></main></body></html>",
-        escaped(text)
-    );
-    let mut response = (status, body).into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(policy) = HeaderValue::try_from(policy) {
-        headers.insert(CONTENT_SECURITY_POLICY, policy);
-    }
+    let mut response = html_page(status, heading, &format!("<p class=\"message\">{}</p>", Escaped(text)));
     let clear = format!("{COOKIE_NAME}=; Path={CALLBACK}; Max-Age=0; HttpOnly; SameSite=Lax");
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(clear) = HeaderValue::try_from(clear) {
         headers.insert(SET_COOKIE, clear);
     }

@@ -76,7 +76,8 @@ async fn call(mut manifest: Value, action: &str, input: &str) -> Result<(), Stri
     let setup = support::setup(support::LOOPBACK).await;
     let (url, host) = (setup.server.uri(), setup.server.address().to_string());
     let base = manifest["base_url"].as_str().ok_or("the manifest has no base_url")?;
-    let path = base.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path).unwrap_or_default();
+    let path =
+        base.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path).unwrap_or_default();
     manifest["base_url"] = json!(format!("{url}/{path}"));
     manifest["hosts"] = json!([host]);
     // Those of operations with a server of their own stay where they are.
@@ -98,7 +99,8 @@ async fn call(mut manifest: Value, action: &str, input: &str) -> Result<(), Stri
     Mock::given(any()).respond_with(answer).mount(&setup.server).await;
     let input: Value = serde_json::from_str(input).map_err(|error| format!("the input: {error}"))?;
     let output = setup.call(action, &input, made.as_ref()).await.map_err(|failure| failure.error.message)?;
-    let sent = setup.server.received_requests().await.and_then(|mut requests| requests.pop()).ok_or("nothing was sent")?;
+    let sent =
+        setup.server.received_requests().await.and_then(|mut requests| requests.pop()).ok_or("nothing was sent")?;
     let authorization = sent.headers.get("authorization").map(|value| value.to_str().unwrap_or_default());
     let body = String::from_utf8_lossy(&sent.body);
     println!("  called {}: {} {} {body}", action.name, sent.method, &sent.url[url::Position::BeforePath..]);

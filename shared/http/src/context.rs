@@ -195,3 +195,10 @@ fn dress(headers: &mut HeaderMap, context: &RequestContext) {
     headers.entry(CONTENT_SECURITY_POLICY).or_insert(NO_CONTENT);
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }
+
+/// A cookie of a request (RFC 6265, section 5.4).
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    let values = headers.get_all(http::header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    pairs.find_map(|(known, value)| (known == name).then_some(value))
+}
