@@ -311,7 +311,7 @@ fn escaped_address(pieces: &[TemplatePart<'_>], values: &[Value]) -> Result<Stri
     for (at, source) in filled {
         let start = address[..at].rfind('/').map_or(0, |slash| slash + 1);
         let segment = address[start..].split(['/', '?', '#']).next().unwrap_or_default();
-        if segment.is_empty() || matches!(segment.replace("%2E", ".").as_str(), "." | "..") {
+        if segment.is_empty() || matches!(segment.to_ascii_uppercase().replace("%2E", ".").as_str(), "." | "..") {
             return Err(format!("`{source}` makes an empty, `.` or `..` segment of the address"));
         }
     }
