@@ -413,8 +413,9 @@ impl Check {
         auth: Option<&[String]>,
         at: &Pointer,
     ) {
-        let by_url =
-            |sign_in: &SignIn| sign_in.kind == SignInKind::Url && auth.is_none_or(|ids| ids.contains(&sign_in.id));
+        let by_url = |sign_in: &SignIn| {
+            sign_in.kind == SignInKind::Url && auth.is_none_or(|ids| ids.contains(&sign_in.id))
+        };
         let all_by_url = connector.auth.iter().filter(|sign_in| auth.is_none_or(|ids| ids.contains(&sign_in.id)));
         let all_by_url = all_by_url.clone().count() > 0 && all_by_url.clone().all(by_url);
         match (&request.path, &request.url) {
