@@ -273,10 +273,16 @@ pub(crate) fn link_next(success: &Success) -> Option<String> {
     let links = success.headers.get_all(http::header::LINK).iter().filter_map(|value| value.to_str().ok());
     links.flat_map(|links| split(links, b',')).find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next = split(parameters, b';').into_iter().filter_map(|parameter| parameter.split_once('=')).any(|(name, value)| {
-            name.trim().eq_ignore_ascii_case("rel")
-                && value.trim().trim_matches('"').split_ascii_whitespace().any(|rel| rel.eq_ignore_ascii_case("next"))
-        });
+        let is_next = split(parameters, b';').into_iter().filter_map(|parameter| parameter.split_once('=')).any(
+            |(name, value)| {
+                name.trim().eq_ignore_ascii_case("rel")
+                    && value
+                        .trim()
+                        .trim_matches('"')
+                        .split_ascii_whitespace()
+                        .any(|rel| rel.eq_ignore_ascii_case("next"))
+            },
+        );
         is_next.then(|| target.to_owned())
     })
 }

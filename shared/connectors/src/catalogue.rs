@@ -10,16 +10,22 @@ use crate::{Action, Connector};
 
 static MANIFESTS: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/manifests");
 
-/// A connector's name, its manifest, and what it is once that is read.
-type Entry = (&'static str, &'static str, OnceLock<Arc<Connector>>);
+/// A manifest, and what it is once it was read.
+struct BuiltIn {
+    /// The file's name, which is the connector's.
+    name: &'static str,
+    text: &'static str,
+    ready: OnceLock<Arc<Connector>>,
+}
 
-/// By name, which is the file's.
-static CONNECTORS: LazyLock<Vec<Entry>> = LazyLock::new(|| {
-    let mut connectors: Vec<_> = MANIFESTS
-        .files()
-        .filter_map(|file| Some((file.path().file_stem()?.to_str()?, file.contents_utf8()?, OnceLock::new())))
-        .collect();
-    connectors.sort_by_key(|(name, ..)| *name);
+/// Sorted by name.
+static CONNECTORS: LazyLock<Vec<BuiltIn>> = LazyLock::new(|| {
+    let built_in = |file: &'static File<'static>| {
+        let name = file.path().file_stem()?.to_str()?;
+        Some(BuiltIn { name, text: file.contents_utf8()?, ready: OnceLock::new() })
+    };
+    let mut connectors: Vec<_> = MANIFESTS.files().filter_map(built_in).collect();
+    connectors.sort_by_key(|connector| connector.name);
     connectors
 });
 

@@ -306,7 +306,8 @@ impl Check {
                         let at = at.push(part).push(name);
                         texts.push((at.clone(), value));
                         // A name is shown, so it holds no secret.
-                        let setting = |setting: &str| fields.get(setting).filter(|field| !field.secret).map(|_| "x".to_owned());
+                        let setting =
+                            |setting: &str| fields.get(setting).filter(|field| !field.secret).map(|_| "x".to_owned());
                         match Placeholder::fill(name, setting) {
                             Ok(name) if part == "headers" => self.header(&name, &at),
                             Ok(_) => {}
@@ -413,9 +414,8 @@ impl Check {
         auth: Option<&[String]>,
         at: &Pointer,
     ) {
-        let by_url = |sign_in: &SignIn| {
-            sign_in.kind == SignInKind::Url && auth.is_none_or(|ids| ids.contains(&sign_in.id))
-        };
+        let by_url =
+            |sign_in: &SignIn| sign_in.kind == SignInKind::Url && auth.is_none_or(|ids| ids.contains(&sign_in.id));
         let all_by_url = connector.auth.iter().filter(|sign_in| auth.is_none_or(|ids| ids.contains(&sign_in.id)));
         let all_by_url = all_by_url.clone().count() > 0 && all_by_url.clone().all(by_url);
         match (&request.path, &request.url) {

@@ -81,21 +81,22 @@ impl Action {
         let mut headers = headers(fields("headers")).map_err(fault)?;
         let multipart = input.get("multipart").and_then(Value::as_array);
         let form = input.get("form").filter(|form| form.is_object());
-        let (body, content_type): (Option<Bytes>, String) = match (input.get("json"), text("body"), form, multipart, text("file")) {
-            (Some(json), ..) => (Some(json.to_string().into()), JSON.to_owned()),
-            (_, Some(body), ..) => (Some(Bytes::copy_from_slice(body.as_bytes())), TEXT.to_owned()),
-            (_, _, Some(form), ..) => {
-                let mut encoded = url::form_urlencoded::Serializer::new(String::new());
-                encoded.extend_pairs(encode(form, ListStyle::Repeated));
-                (Some(encoded.finish().into()), FORM.to_owned())
-            }
-            (_, _, _, Some(parts), _) => {
-                let (body, boundary) = multipart_body(self, parts, files).await?;
-                (Some(body), format!("multipart/form-data; boundary={boundary}"))
-            }
-            (.., Some(path)) => (Some(files.get(path).await?), BYTES.to_owned()),
-            _ => (None, String::new()),
-        };
+        let (body, content_type): (Option<Bytes>, String) =
+            match (input.get("json"), text("body"), form, multipart, text("file")) {
+                (Some(json), ..) => (Some(json.to_string().into()), JSON.to_owned()),
+                (_, Some(body), ..) => (Some(Bytes::copy_from_slice(body.as_bytes())), TEXT.to_owned()),
+                (_, _, Some(form), ..) => {
+                    let mut encoded = url::form_urlencoded::Serializer::new(String::new());
+                    encoded.extend_pairs(encode(form, ListStyle::Repeated));
+                    (Some(encoded.finish().into()), FORM.to_owned())
+                }
+                (_, _, _, Some(parts), _) => {
+                    let (body, boundary) = multipart_body(self, parts, files).await?;
+                    (Some(body), format!("multipart/form-data; boundary={boundary}"))
+                }
+                (.., Some(path)) => (Some(files.get(path).await?), BYTES.to_owned()),
+                _ => (None, String::new()),
+            };
         // Only a type with the boundary makes the parts readable.
         if body.is_some() && (multipart.is_some() || !headers.contains_key(CONTENT_TYPE)) {
             let content_type = text("content_type").filter(|_| multipart.is_none()).map_or(content_type, str::to_owned);

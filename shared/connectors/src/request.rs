@@ -60,8 +60,11 @@ impl RequestParts {
         // A URL that is none is told of when it is sent.
         let Ok(mut url) = Url::parse(&self.url) else { return };
         if url.query_pairs().any(|(known, _)| known == name) {
-            let others: Vec<(String, String)> =
-                url.query_pairs().filter(|(known, _)| known != name).map(|(k, v)| (k.into_owned(), v.into_owned())).collect();
+            let others: Vec<(String, String)> = url
+                .query_pairs()
+                .filter(|(known, _)| known != name)
+                .map(|(k, v)| (k.into_owned(), v.into_owned()))
+                .collect();
             url.query_pairs_mut().clear().extend_pairs(others);
             self.url = url.into();
         }

@@ -127,7 +127,8 @@ fn explain_choice(
         errors.push(FieldError::new(at, format!("needs at least one of {}", fields.join(", "))));
         return;
     }
-    let fitting: Vec<_> = alternatives.iter().filter(|errors| !errors.iter().any(|error| constant(error).is_some())).collect();
+    let fitting: Vec<_> =
+        alternatives.iter().filter(|errors| !errors.iter().any(|error| constant(error).is_some())).collect();
     match fitting.as_slice() {
         [] => {
             let other: Vec<_> = alternatives.iter().flatten().filter(|error| constant(error).is_some()).collect();

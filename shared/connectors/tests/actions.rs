@@ -266,12 +266,18 @@ fn http_answers_become_output_or_a_classified_error() {
         assert!(!failure.error.retryable && !failure.is_target_down, "{status}");
         assert_eq!(failure.is_connection_broken, status == 401, "{status}");
     }
-    let open = the("http.request").output(answer(401, &[], ""), &json!({}), false, "2026-11-20T10:00:00Z".parse().unwrap());
+    let open =
+        the("http.request").output(answer(401, &[], ""), &json!({}), false, "2026-11-20T10:00:00Z".parse().unwrap());
     let open = open.unwrap_err();
-    assert_eq!((open.error.code, open.is_connection_broken), (ErrorCode::TargetFailed, false), "there is none to break");
+    assert_eq!(
+        (open.error.code, open.is_connection_broken),
+        (ErrorCode::TargetFailed, false),
+        "there is none to break"
+    );
 
-    let after =
-        |value: &str| read("http.request", answer(503, &[("retry-after", value)], "")).unwrap_err().error.retry_after_ms;
+    let after = |value: &str| {
+        read("http.request", answer(503, &[("retry-after", value)], "")).unwrap_err().error.retry_after_ms
+    };
     assert_eq!(after("120"), Some(120_000));
     assert_eq!(after("Fri, 20 Nov 2026 10:01:30 GMT"), Some(90_000));
     assert_eq!(after("Fri, 20 Nov 2026 09:00:00 GMT"), Some(0));

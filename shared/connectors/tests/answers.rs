@@ -111,8 +111,13 @@ fn the_first_rule_that_fits_says_what_an_answer_means() {
     let by_header = read(&action, response(200, &[("x-fault", "given")], "{}")).unwrap_err();
     assert_eq!(by_header.error.code, ErrorCode::ResponseInvalid);
     assert_eq!(read(&action, response(200, &[("x-fault", "else")], "{}")), Ok(json!({"status": 200, "body": {}})));
-    let error_page = read(&action, response(502, &[("content-type", "text/html")], "<h1>Bad gateway</h1>")).unwrap_err();
-    assert!(error_page.is_target_down && error_page.error.message.contains("Bad gateway"), "{}", error_page.error.message);
+    let error_page =
+        read(&action, response(502, &[("content-type", "text/html")], "<h1>Bad gateway</h1>")).unwrap_err();
+    assert!(
+        error_page.is_target_down && error_page.error.message.contains("Bad gateway"),
+        "{}",
+        error_page.error.message
+    );
 }
 
 #[test]
@@ -141,7 +146,11 @@ fn what_went_wrong_is_told_in_the_vendors_words_with_a_hint() {
         (400, json!({"rule": 2, "why": null, "error": "both"}), "400 Bad Request: both (first)"),
         (400, json!({"error": "else"}), &format!("400 Bad Request: else{other}")),
         (400, json!({"error": 12}), &format!("400 Bad Request: 12{other}")),
-        (422, json!({"errors": [{"text": "gone"}, {"text": "lost"}]}), "422 Unprocessable Entity: gone, lost (it was the connector)"),
+        (
+            422,
+            json!({"errors": [{"text": "gone"}, {"text": "lost"}]}),
+            "422 Unprocessable Entity: gone, lost (it was the connector)",
+        ),
         (400, json!({"what": [1]}), &format!("400 Bad Request: {{\"what\":[1]}}{other}")),
         (400, json!("words"), &format!("400 Bad Request: \"words\"{other}")),
         (403, json!({"rule": 3}), "403 Forbidden: refused (check the connection's credential)"),
@@ -153,7 +162,11 @@ fn what_went_wrong_is_told_in_the_vendors_words_with_a_hint() {
             json!({"error": "the key sk_live_4eC39HqLyjWDarjtT1zdp7dc\nand token=abc"}),
             &format!("400 Bad Request: the key *** and token=***{other}"),
         ),
-        (400, json!({"error": {"text": "no", "api_token": "abc"}}), &format!("400 Bad Request: {{\"text\":\"no\",\"api_token\":\"***\"}}{other}")),
+        (
+            400,
+            json!({"error": {"text": "no", "api_token": "abc"}}),
+            &format!("400 Bad Request: {{\"text\":\"no\",\"api_token\":\"***\"}}{other}"),
+        ),
     ] {
         let message = read(&action, response(status, &[], body.to_string())).unwrap_err().error.message;
         assert_eq!(message, format!("acme.act: the target answered {expected}"), "{body}");
@@ -237,7 +250,11 @@ fn an_answer_is_what_the_manifest_says_it_is() {
     for (kind, succeeds) in [("json", false), ("text", true), ("any", true)] {
         let action = action_of(&json!({}), &json!({"answer": kind}));
         let output = read(&action, response(200, &[], &b"\xff\0"[..]));
-        assert_eq!(output.ok(), succeeds.then(|| json!({"status": 200, "body": "/wA=", "encoding": "base64"})), "{kind}");
+        assert_eq!(
+            output.ok(),
+            succeeds.then(|| json!({"status": 200, "body": "/wA=", "encoding": "base64"})),
+            "{kind}"
+        );
     }
     // A rule may make a success of it, but no JSON of what is none.
     let action = action_of(&json!({}), &json!({"errors": [{"when": "status == 404", "is": "ok"}]}));
@@ -256,10 +273,12 @@ fn an_output_is_made_of_the_answer_and_the_input() {
             },
         }),
     );
-    let made = |id: Value, found: bool| json!({
-        "found": found, "id": id, "type": "application/json", "for": "given/null", "nothing": null,
-        "at": "2026-11-20T10:00:00Z", "fixed": [1, null],
-    });
+    let made = |id: Value, found: bool| {
+        json!({
+            "found": found, "id": id, "type": "application/json", "for": "given/null", "nothing": null,
+            "at": "2026-11-20T10:00:00Z", "fixed": [1, null],
+        })
+    };
     let headers = [("content-type", "application/json")];
     assert_eq!(read(&action, response(201, &headers, r#"{"id": [{"n": 1.0}]}"#)), Ok(made(json!([{"n": 1.0}]), true)));
     assert_eq!(read(&action, response(404, &headers, "{}")), Ok(made(Value::Null, false)));
@@ -280,7 +299,9 @@ const ITEMS: usize = 7;
 fn vendor(host: &str, elsewhere: &str) -> impl Fn(&Request) -> ResponseTemplate + Send + Sync + 'static {
     let (host, elsewhere) = (host.to_owned(), elsewhere.to_owned());
     move |request| {
-        let query = |name: &str| request.url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned());
+        let query = |name: &str| {
+            request.url.query_pairs().find(|(known, _)| known == name).map(|(_, value)| value.into_owned())
+        };
         let number = |name: &str| query(name).and_then(|text| text.parse::<usize>().ok());
         let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
         let of = query("of").unwrap_or_default();
@@ -329,7 +350,9 @@ fn vendor(host: &str, elsewhere: &str) -> impl Fn(&Request) -> ResponseTemplate 
                 let links: Vec<_> = std::iter::once(first).chain(next).collect();
                 let template = ok(json!(page(from)));
                 match of.as_str() {
-                    "apart" => links.iter().fold(template, |template, link| template.append_header("link", link.as_str())),
+                    "apart" => {
+                        links.iter().fold(template, |template, link| template.append_header("link", link.as_str()))
+                    }
                     "bare" => template,
                     _ => template.insert_header("link", links.join(", ").as_str()),
                 }
@@ -436,7 +459,11 @@ async fn all_pages_are_read_however_they_follow_each_other() {
         ("cursor", json!({"of": "text"}), vec!["of=text", "of=text&after=3", "of=text&after=6"]),
         ("cursor", json!({"of": "no"}), vec!["of=no", "of=no&after=3", "of=no&after=6"]),
         ("cursor", json!({"of": "missing"}), vec!["of=missing", "of=missing&after=3", "of=missing&after=6"]),
-        ("cursor", json!({"of": "a&after=6"}), vec!["of=a%26after%3D6", "of=a%26after%3D6&after=3", "of=a%26after%3D6&after=6"]),
+        (
+            "cursor",
+            json!({"of": "a&after=6"}),
+            vec!["of=a%26after%3D6", "of=a%26after%3D6&after=3", "of=a%26after%3D6&after=6"],
+        ),
         ("in_json", json!({}), vec!["", "", ""]),
         ("next", json!({}), vec!["", "of=&after=3", "of=&after=6"]),
         ("next", json!({"of": "absolute"}), vec!["of=absolute", "of=absolute&after=3", "of=absolute&after=6"]),
@@ -459,12 +486,15 @@ async fn all_pages_are_read_however_they_follow_each_other() {
         assert!(requests.iter().all(|request| request.headers["authorization"] == "Bearer s3cr3ts3cr3t"));
         if action == "cursor" {
             let of = input.get("of").unwrap_or(&Value::Null);
-            let item = |output: &Value, index: usize| (output["items"][index]["of"].clone(), output["items"][index]["next"].to_string());
+            let item = |output: &Value, index: usize| {
+                (output["items"][index]["of"].clone(), output["items"][index]["next"].to_string())
+            };
             assert_eq!(item(&output, 3).0, *of, "each item is made with its page and the input");
             assert_eq!(item(&output, 3).1.trim_matches('"'), "6", "{output}");
         }
         if action == "in_json" {
-            let bodies: Vec<Value> = requests.iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
+            let bodies: Vec<Value> =
+                requests.iter().map(|request| serde_json::from_slice(&request.body).unwrap()).collect();
             assert_eq!(bodies, [json!({"size": 3}), json!({"size": 3, "after": 3}), json!({"size": 3, "after": 6})]);
         }
     }
@@ -494,7 +524,11 @@ async fn no_more_items_are_fetched_than_were_asked_for() {
     }
     let (many, sent) = paged.call("cursor", json!({"of": "many"}), &made).await;
     let many = many.unwrap();
-    assert_eq!((ids(&many).len(), &many["complete"], sent.len()), (1_000, &json!(false), 2), "a thousand where nothing is said");
+    assert_eq!(
+        (ids(&many).len(), &many["complete"], sent.len()),
+        (1_000, &json!(false), 2),
+        "a thousand where nothing is said"
+    );
     let (endless, sent) = paged.call("endless", json!({"max_items": 10_000}), &made).await;
     let endless = endless.unwrap();
     assert_eq!((ids(&endless).len(), &endless["complete"], sent.len()), (200, &json!(false), 200));
@@ -526,7 +560,11 @@ async fn a_page_that_fails_or_leads_away_fails_the_call() {
     ] {
         let (refused, sent) = paged.call(action, of.map_or(json!({}), |of| json!({"of": of})), &made).await;
         let refused = refused.unwrap_err();
-        assert_eq!((refused.error.code, refused.error.retryable), (ErrorCode::ResponseInvalid, false), "{action} {of:?}");
+        assert_eq!(
+            (refused.error.code, refused.error.retryable),
+            (ErrorCode::ResponseInvalid, false),
+            "{action} {of:?}"
+        );
         assert!(refused.error.message.contains(reason), "{action} {of:?}: {}", refused.error.message);
         assert_eq!(sent.len(), if of.is_some() { 1 } else { 2 }, "{action} {of:?}");
     }

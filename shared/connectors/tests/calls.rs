@@ -55,7 +55,11 @@ async fn a_webhooks_message_is_made_exactly_as_given_and_only_with_its_connectio
     let bot = catalogue::action("slack.post_message").unwrap();
     let id = hook.connection.id;
     for (action, connection, reason) in [
-        (slack, None, r#"slack.send_message needs a connection of the connector "slack"; name one in the step"#.to_owned()),
+        (
+            slack,
+            None,
+            r#"slack.send_message needs a connection of the connector "slack"; name one in the step"#.to_owned(),
+        ),
         (
             discord,
             Some(&hook.connection),
@@ -64,7 +68,9 @@ async fn a_webhooks_message_is_made_exactly_as_given_and_only_with_its_connectio
         (
             bot,
             Some(&hook.connection),
-            format!("the connection {id} signs in by `webhook`, but slack.post_message needs one by `bot_token` or `oauth`"),
+            format!(
+                "the connection {id} signs in by `webhook`, but slack.post_message needs one by `bot_token` or `oauth`"
+            ),
         ),
         (
             catalogue::action("storage.get").unwrap(),
@@ -135,7 +141,8 @@ async fn a_discord_message_is_sent_and_its_wait_is_honoured() {
         .mount(&setup.server)
         .await;
     let hook = setup.webhook("discord", "/api/webhooks/1/token").await;
-    let (action, input) = (catalogue::action("discord.send_message").unwrap(), json!({"content": "Hi", "username": "Tide"}));
+    let (action, input) =
+        (catalogue::action("discord.send_message").unwrap(), json!({"content": "Hi", "username": "Tide"}));
     let limited = setup.call(action, &input, Some(&hook)).await.unwrap_err().error;
     assert_eq!((limited.code, limited.retryable, limited.retry_after_ms), (ErrorCode::RateLimited, true, Some(64_570)));
     assert_eq!(setup.call(action, &input, Some(&hook)).await, Ok(json!({"status": 204, "body": null})));
@@ -180,7 +187,8 @@ async fn calls_without_an_answer_say_why() {
     assert!(denied.message.contains("127.0.0.1") && !denied.message.contains("s3cr3t"), "{}", denied.message);
 
     let open = setup(LOOPBACK).await;
-    let (action, nobody) = (catalogue::action("http.request").unwrap(), json!({"method": "GET", "url": "http://127.0.0.1:1/"}));
+    let (action, nobody) =
+        (catalogue::action("http.request").unwrap(), json!({"method": "GET", "url": "http://127.0.0.1:1/"}));
     let refused = open.call(action, &nobody, None).await.unwrap_err();
     assert!(refused.is_target_down);
     assert_eq!((refused.error.code, refused.error.retryable), (ErrorCode::ConnectFailed, true));

@@ -68,7 +68,8 @@ fn header<'r>(request: &'r Request, name: &str) -> Option<&'r str> {
 async fn a_request_has_the_body_that_is_given_and_its_type() {
     let setup = ready().await;
     setup.files().put("in/data.bin", Bytes::from_static(b"\xff\x00\r\n")).await.unwrap();
-    let (json_type, form, text) = ("application/json", "application/x-www-form-urlencoded", "text/plain; charset=utf-8");
+    let (json_type, form, text) =
+        ("application/json", "application/x-www-form-urlencoded", "text/plain; charset=utf-8");
     for (input, body, content_type) in [
         (json!({}), &b""[..], None),
         (json!({"json": {"b": 1, "a": null}}), br#"{"b":1,"a":null}"#, Some(json_type)),
@@ -133,7 +134,10 @@ async fn a_requests_address_and_headers_are_checked_before_it_is_sent() {
             "headers": {"X-Count": 3, "x-yes": true, "User-Agent": "mine"},
         }))
         .await;
-    assert_eq!((request.url.path(), request.url.query()), ("/v1/orders", Some("a=1&tag=x+y&tag=2&ok=true&a%26b=c%3Dd")));
+    assert_eq!(
+        (request.url.path(), request.url.query()),
+        ("/v1/orders", Some("a=1&tag=x+y&tag=2&ok=true&a%26b=c%3Dd"))
+    );
     let sent = ["x-count", "x-yes", "user-agent"].map(|name| header(&request, name).unwrap());
     assert_eq!(sent, ["3", "true", "mine"]);
     for (change, reason) in [
@@ -166,7 +170,8 @@ type Part = (BTreeMap<String, String>, Vec<u8>);
 /// Reads `multipart/form-data` (RFC 2046, section 5.1.1).
 fn parts(request: &Request) -> Vec<Part> {
     let content_type = header(request, "content-type").unwrap();
-    let boundary = content_type.strip_prefix("multipart/form-data; boundary=").unwrap_or_else(|| panic!("{content_type}"));
+    let boundary =
+        content_type.strip_prefix("multipart/form-data; boundary=").unwrap_or_else(|| panic!("{content_type}"));
     let (body, delimiter) = ([b"\r\n", &request.body[..]].concat(), format!("\r\n--{boundary}").into_bytes());
     let mut rest = &body[..];
     let mut pieces = Vec::new();
@@ -218,11 +223,7 @@ async fn a_form_with_files_arrives_as_it_was_given() {
         part("name=\"photo\"; filename=\"photo.png\"", octets, bytes),
         part("name=\"photo\"; filename=\"Ünter %22us%22.png\"", Some("image/png"), bytes),
         part("name=\"made\"; filename=\"made.csv\"", Some("text/csv"), b"a,b"),
-        part(
-            "name=\"a%22; filename=%22x%0D%0AX-Admin: 1%0D%0A%0D%0A\"; filename=\"b%22%0D%0AX-Admin: 1\"",
-            None,
-            b"v",
-        ),
+        part("name=\"a%22; filename=%22x%0D%0AX-Admin: 1%0D%0A%0D%0A\"; filename=\"b%22%0D%0AX-Admin: 1\"", None, b"v"),
     ];
     assert_eq!(parts(&request), expected);
 
@@ -230,7 +231,10 @@ async fn a_form_with_files_arrives_as_it_was_given() {
     let one = json!([{"name": "a", "value": "b"}]);
     let typed = json!({"multipart": one, "content_type": "a/b", "headers": {"Content-Type": "multipart/form-data"}});
     let (first, second) = (setup.sent(typed).await, setup.sent(json!({"multipart": one})).await);
-    assert_eq!((parts(&first), parts(&second)), (vec![part("name=\"a\"", None, b"b")], vec![part("name=\"a\"", None, b"b")]));
+    assert_eq!(
+        (parts(&first), parts(&second)),
+        (vec![part("name=\"a\"", None, b"b")], vec![part("name=\"a\"", None, b"b")])
+    );
     assert_ne!(header(&first, "content-type"), header(&second, "content-type"), "a boundary of its own");
 
     for (part, reason) in [
@@ -239,7 +243,10 @@ async fn a_form_with_files_arrives_as_it_was_given() {
         (json!({"name": "a", "file": "in/nothing"}), "there is no file \"in/nothing\""),
         (json!({"name": "a", "file": "in/../../x"}), "/with/multipart/0/file must match"),
         (json!({"name": "", "value": "b"}), "/with/multipart/0/name must not be empty"),
-        (json!({"name": "a", "value": "b", "content_type": "text/plain\r\nX: y"}), "/with/multipart/0/content_type must match"),
+        (
+            json!({"name": "a", "value": "b", "content_type": "text/plain\r\nX: y"}),
+            "/with/multipart/0/content_type must match",
+        ),
         (json!({"name": "a", "value": {}}), "/with/multipart/0/value expected"),
     ] {
         let refused = setup.refused(json!({"multipart": [part]})).await;
@@ -336,7 +343,12 @@ async fn all_pages_of_any_api_are_read() {
         let before = setup.received().await.len();
         let input = json!({"method": "GET", "url": setup.url(at), "query": {"q": "a"}, "paging": paging});
         let called = setup.request(&input, None).await;
-        let queries = setup.received().await.split_off(before).into_iter().map(|request| request.url.query().unwrap_or_default().to_owned());
+        let queries = setup
+            .received()
+            .await
+            .split_off(before)
+            .into_iter()
+            .map(|request| request.url.query().unwrap_or_default().to_owned());
         (called, queries.collect::<Vec<_>>())
     };
     let cursor = json!({"type": "cursor", "items": "data.items", "value": "page.next", "query": "after"});
@@ -345,14 +357,20 @@ async fn all_pages_of_any_api_are_read() {
         ("/cursor?limit=3", cursor.clone(), vec!["limit=3&q=a", "limit=3&q=a&after=3", "limit=3&q=a&after=6"]),
         ("/next", json!({"type": "next_url", "items": "items[]", "value": "next"}), vec!["q=a", "after=3", "after=6"]),
         ("/page", json!({"type": "page", "query": "p"}), vec!["q=a&p=1", "q=a&p=2", "q=a&p=3", "q=a&p=4"]),
-        ("/zero", json!({"type": "page", "query": "p", "first": 0, "items": "items"}), vec!["q=a&p=0", "q=a&p=1", "q=a&p=2", "q=a&p=3"]),
+        (
+            "/zero",
+            json!({"type": "page", "query": "p", "first": 0, "items": "items"}),
+            vec!["q=a&p=0", "q=a&p=1", "q=a&p=2", "q=a&p=3"],
+        ),
         ("/offset", json!({"type": "offset", "query": "skip"}), vec!["q=a", "q=a&skip=3", "q=a&skip=6", "q=a&skip=7"]),
     ] {
         let (output, sent) = call(at, paging).await;
         assert_eq!(output, Ok(json!({"items": [0, 1, 2, 3, 4, 5, 6], "complete": true})), "{at}");
         assert_eq!(sent, queries, "{at}");
     }
-    for (max, items, complete, requests) in [(2, json!([0, 1]), false, 1), (3, json!([0, 1, 2]), false, 1), (7, json!([0, 1, 2, 3, 4, 5, 6]), true, 3)] {
+    for (max, items, complete, requests) in
+        [(2, json!([0, 1]), false, 1), (3, json!([0, 1, 2]), false, 1), (7, json!([0, 1, 2, 3, 4, 5, 6]), true, 3)]
+    {
         let mut paging = cursor.clone();
         paging["max_items"] = json!(max);
         let (output, sent) = call("/cursor", paging).await;
@@ -364,7 +382,12 @@ async fn all_pages_of_any_api_are_read() {
         ("/failing", next("items"), ErrorCode::TargetFailed, "500 Internal Server Error"),
         ("/object", next("items"), ErrorCode::ResponseInvalid, "`items` of its paging finds no list in the page"),
         ("/object", next("nothing"), ErrorCode::ResponseInvalid, "`items` of its paging finds no list in the page"),
-        ("/text", json!({"type": "link"}), ErrorCode::ResponseInvalid, "`items` of its paging finds no list in the page"),
+        (
+            "/text",
+            json!({"type": "link"}),
+            ErrorCode::ResponseInvalid,
+            "`items` of its paging finds no list in the page",
+        ),
     ] {
         let error = call(at, paging).await.0.unwrap_err().error;
         assert_eq!(error.code, code, "{at}");
@@ -416,7 +439,12 @@ async fn a_connection_of_another_connector_keeps_to_its_hosts_and_places() {
     for (auth, data, sent, query) in [
         ("header", json!({"api_key": secret}), vec![("x-acme-key", "Key s3cr3ts3cr3t")], "q=1"),
         ("query", json!({"api_key": secret}), vec![], "q=1&key=s3cr3ts3cr3t"),
-        ("basic", json!({"account": "me", "password": secret}), vec![("authorization", "Basic bWU6czNjcjN0czNjcjN0")], "q=1"),
+        (
+            "basic",
+            json!({"account": "me", "password": secret}),
+            vec![("authorization", "Basic bWU6czNjcjN0czNjcjN0")],
+            "q=1",
+        ),
         (
             "both",
             json!({"id": "7", "token": secret}),
@@ -440,9 +468,17 @@ async fn a_connection_of_another_connector_keeps_to_its_hosts_and_places() {
             _ => &["q=1", "key=mine", "v=mine"],
         };
         let added = query.split('&').skip(1);
-        assert_eq!(request.url.query(), Some(others.iter().copied().chain(added).collect::<Vec<_>>().join("&").as_str()), "{auth}");
+        assert_eq!(
+            request.url.query(),
+            Some(others.iter().copied().chain(added).collect::<Vec<_>>().join("&").as_str()),
+            "{auth}"
+        );
 
-        for url in [format!("{}/x", elsewhere.uri()), "http://localhost:1/".to_owned(), setup.url("/").replace("http:", "https:")] {
+        for url in [
+            format!("{}/x", elsewhere.uri()),
+            "http://localhost:1/".to_owned(),
+            setup.url("/").replace("http:", "https:"),
+        ] {
             let count = setup.received().await.len();
             let refused = setup.request(&json!({ "url": url }), Some(&made)).await.unwrap_err();
             let on_https = url.starts_with("https:");
@@ -464,7 +500,8 @@ async fn a_connection_whose_secret_is_the_url_is_refused() {
     for (connector, auth) in [(&acme, "hook"), (&**slack, "webhook")] {
         let made = connected(&setup, connector, auth, &url).await;
         let refused = setup.request(&json!({}), Some(&made)).await.unwrap_err();
-        let reason = format!("the secret of the connection {} is a whole URL, which http.request can't use", made.connection.id);
+        let reason =
+            format!("the secret of the connection {} is a whole URL, which http.request can't use", made.connection.id);
         let expected = (ErrorCode::ConnectionUnusable, false, reason);
         assert_eq!((refused.error.code, refused.error.retryable, refused.error.message), expected);
         assert!(!refused.is_connection_broken, "it works where it is for");

@@ -124,7 +124,11 @@ fn each_is_refused(cases: &[(&str, Value, &str, &str)]) {
 fn a_sound_manifest_is_read_as_yaml_and_as_json() {
     let manifest = read(SOUND);
     assert_eq!(manifest.connector.auth.len(), 8);
-    assert_eq!(manifest.actions.keys().collect::<Vec<_>>(), ["create", "find", "tell"], "in the order they are written");
+    assert_eq!(
+        manifest.actions.keys().collect::<Vec<_>>(),
+        ["create", "find", "tell"],
+        "in the order they are written"
+    );
     assert_eq!(read(&sound().to_string()), manifest);
     assert_eq!(check_manifest(sound()).unwrap(), manifest);
     assert_eq!(read(&serde_json::to_string_pretty(&sound()).unwrap()), manifest);
@@ -206,7 +210,12 @@ fn a_manifest_has_the_shape_of_the_published_schema() {
         ("/actions/create/input/type", json!("array"), "/actions/create/input/type", "object"),
         ("/actions/create/answer", json!("xml"), "/actions/create/answer", "must be one of"),
         ("/actions/find/paging/items", Value::Null, "/actions/find/paging/items", "is required"),
-        ("/actions/find/paging/cursor/query", Value::Null, "/actions/find/paging/cursor", "needs at least one of query, json"),
+        (
+            "/actions/find/paging/cursor/query",
+            Value::Null,
+            "/actions/find/paging/cursor",
+            "needs at least one of query, json",
+        ),
         (
             "/actions/find/paging/cursor",
             Value::Null,
@@ -214,7 +223,12 @@ fn a_manifest_has_the_shape_of_the_published_schema() {
             "needs at least one of cursor, next_url, link, page, offset",
         ),
         ("/actions/find/paging/link", json!(true), "/actions/find/paging", "has more than one of the forms"),
-        ("/actions/find/paging/cursor/json", json!("c"), "/actions/find/paging/cursor", "has more than one of the forms"),
+        (
+            "/actions/find/paging/cursor/json",
+            json!("c"),
+            "/actions/find/paging/cursor",
+            "has more than one of the forms",
+        ),
     ]);
     let bad_name = faults(&changed(&[("/actions/Create", sound()["actions"]["tell"].clone())]).to_string());
     assert!(bad_name.len() == 1 && bad_name[0].starts_with("/actions"), "{bad_name:?}");
@@ -291,7 +305,8 @@ fn requests_go_to_the_connectors_hosts_alone() {
         ("https://{{ secret.api_key }}.acme.test/x", none),
     ] {
         let faults = url(address);
-        let is_told = faults.iter().any(|fault| fault.starts_with("/actions/create/request/url ") && fault.contains(detail));
+        let is_told =
+            faults.iter().any(|fault| fault.starts_with("/actions/create/request/url ") && fault.contains(detail));
         assert!(is_told, "{address}: {faults:?}");
     }
     let both = changed(&[("/actions/create/request/url", json!("https://api.acme.test/x"))]);
@@ -301,7 +316,9 @@ fn requests_go_to_the_connectors_hosts_alone() {
     let nowhere = changed(&[("/base_url", Value::Null), ("/test", Value::Null)]);
     assert_eq!(faults(&nowhere.to_string()), ["/actions/create/request/path needs a base_url at the connector"]);
     let hook = changed(&[("/actions/tell/request/path", json!("/x"))]);
-    assert!(faults(&hook.to_string())[0].starts_with("/actions/tell/request must not have a path or url: the connection's"));
+    assert!(
+        faults(&hook.to_string())[0].starts_with("/actions/tell/request must not have a path or url: the connection's")
+    );
     let any = changed(&[("/actions/tell/auth", Value::Null)]);
     assert_eq!(faults(&any.to_string()), ["/actions/tell/request needs a path or url"]);
 }
@@ -312,7 +329,12 @@ fn secrets_are_named_in_auth_alone_and_only_those_that_there_are() {
     let only_auth = "names `secret`, which only `auth` can";
     each_is_refused(&[
         ("/auth/0/value", json!("{{ secret.token }}"), "/auth/0/value", "names `secret.token`, but there is no field"),
-        ("/auth/0/value", json!("{{ connection.region }}"), "/auth/0/value", "names `connection.region`, but there is no field"),
+        (
+            "/auth/0/value",
+            json!("{{ connection.region }}"),
+            "/auth/0/value",
+            "names `connection.region`, but there is no field",
+        ),
         ("/auth/0/value", json!("{{ secret.domain }}"), "/auth/0/value", "isn't secret: write `connection.domain`"),
         ("/auth/0/value", json!("{{ connection.api_key }}"), "/auth/0/value", "is secret: write `secret.api_key`"),
         ("/auth/0/value", json!("{{ secret.api_key | upper }}"), "/auth/0/value", placeholder),
@@ -321,14 +343,19 @@ fn secrets_are_named_in_auth_alone_and_only_those_that_there_are() {
         ("/auth/2/token", json!("{{ secret.api_key }}"), "/auth/2/token", "there is no field \"api_key\""),
         ("/auth/3/username", json!("{{ secret.name }}"), "/auth/3/username", "there is no field \"name\""),
         ("/auth/0/fields/api_key", Value::Null, "/auth/0/value", "there is no field \"api_key\""),
-        ("/auth/1/fields/api_key", json!({"secret": false}), "/auth/1/value", "isn't secret: write `connection.api_key`"),
-        ("/auth/5/headers", json!({"X-A": "{{ secret.values }}"}), "/auth/5/headers/X-A", "there is no field \"values\""),
+        (
+            "/auth/1/fields/api_key",
+            json!({"secret": false}),
+            "/auth/1/value",
+            "isn't secret: write `connection.api_key`",
+        ),
         (
             "/auth/5/headers",
-            json!({"X-{{ secret.value }}": "a"}),
-            "/auth/5/headers/X-{{ secret.value }}",
-            placeholder,
+            json!({"X-A": "{{ secret.values }}"}),
+            "/auth/5/headers/X-A",
+            "there is no field \"values\"",
         ),
+        ("/auth/5/headers", json!({"X-{{ secret.value }}": "a"}), "/auth/5/headers/X-{{ secret.value }}", placeholder),
         (
             "/auth/5/headers",
             json!({"X-{{ connection.value }}": "a"}),
@@ -347,13 +374,38 @@ fn secrets_are_named_in_auth_alone_and_only_those_that_there_are() {
         ("/auth/1/id", json!("key"), "/auth/1/id", "is the id of an earlier one"),
         ("/auth/4/token_url", Value::Null, "/auth/4", "needs authorization_url and token_url"),
         ("/auth/4/token_url", json!("http://acme.test/token"), "/auth/4/token_url", "begins with https://"),
-        ("/auth/4/authorization_url", json!("https://{{ secret.client_id }}/"), "/auth/4/authorization_url", placeholder),
-        ("/actions/create/auth", json!(["key", "cookie"]), "/actions/create/auth/1", "there is no way to sign in \"cookie\""),
+        (
+            "/auth/4/authorization_url",
+            json!("https://{{ secret.client_id }}/"),
+            "/auth/4/authorization_url",
+            placeholder,
+        ),
+        (
+            "/actions/create/auth",
+            json!(["key", "cookie"]),
+            "/actions/create/auth/1",
+            "there is no way to sign in \"cookie\"",
+        ),
         ("/test/auth", json!(["cookies", "key"]), "/test/auth/0", "there is no way to sign in \"cookies\""),
         ("/headers/X-Key", json!("{{ secret.api_key }}"), "/headers/X-Key", only_auth),
-        ("/actions/create/request/query/key", json!("{{ secret.api_key }}"), "/actions/create/request/query/key", only_auth),
-        ("/actions/create/request/headers/X-Key", json!("k {{ secret.api_key }}"), "/actions/create/request/headers/X-Key", only_auth),
-        ("/actions/create/request/json/key", json!(["{{ [secret] }}"]), "/actions/create/request/json/key/0", only_auth),
+        (
+            "/actions/create/request/query/key",
+            json!("{{ secret.api_key }}"),
+            "/actions/create/request/query/key",
+            only_auth,
+        ),
+        (
+            "/actions/create/request/headers/X-Key",
+            json!("k {{ secret.api_key }}"),
+            "/actions/create/request/headers/X-Key",
+            only_auth,
+        ),
+        (
+            "/actions/create/request/json/key",
+            json!(["{{ [secret] }}"]),
+            "/actions/create/request/json/key/0",
+            only_auth,
+        ),
         ("/actions/create/request/path", json!("/{{ secret.api_key }}"), "/actions/create/request/path", only_auth),
         ("/actions/create/output/key", json!("{{ secret.api_key }}"), "/actions/create/output/key", only_auth),
         ("/errors/0/message", json!("{{ secret.api_key }}"), "/errors/0/message", only_auth),
@@ -370,31 +422,101 @@ fn expressions_name_what_there_is() {
         ("/headers/X-A", json!("{{ input.note }}"), "/headers/X-A", "names `input`; there is only connection, now"),
         ("/headers/Host", json!("acme.test"), "/headers/Host", "is set by the client itself; remove it"),
         ("/headers/X A", json!("a"), "/headers/X A", "is not a header's name"),
-        ("/actions/create/request/headers/Transfer-Encoding", json!("chunked"), "/actions/create/request/headers/Transfer-Encoding", "is set by the client"),
+        (
+            "/actions/create/request/headers/Transfer-Encoding",
+            json!("chunked"),
+            "/actions/create/request/headers/Transfer-Encoding",
+            "is set by the client",
+        ),
         ("/actions/create/request/query/a", json!("{{ body.a }}"), "/actions/create/request/query/a", &request("body")),
-        ("/actions/create/request/json/a", json!({"b": ["{{ steps.a.output }}"]}), "/actions/create/request/json/a/b/0", &request("steps")),
+        (
+            "/actions/create/request/json/a",
+            json!({"b": ["{{ steps.a.output }}"]}),
+            "/actions/create/request/json/a/b/0",
+            &request("steps"),
+        ),
         ("/actions/create/request/json", json!("{{ env }}"), "/actions/create/request/json", &request("env")),
-        ("/actions/create/request/json/a", json!("{{ input.nte }}"), "/actions/create/request/json/a", "names `input.nte`, which the input doesn't declare"),
-        ("/actions/create/request/path", json!("/{{ input.id }}"), "/actions/create/request/path", "names `input.id`, which the input doesn't declare"),
-        ("/actions/create/request/json/a", json!("{{ input.note | upcase }}"), "/actions/create/request/json/a", "upcase"),
+        (
+            "/actions/create/request/json/a",
+            json!("{{ input.nte }}"),
+            "/actions/create/request/json/a",
+            "names `input.nte`, which the input doesn't declare",
+        ),
+        (
+            "/actions/create/request/path",
+            json!("/{{ input.id }}"),
+            "/actions/create/request/path",
+            "names `input.id`, which the input doesn't declare",
+        ),
+        (
+            "/actions/create/request/json/a",
+            json!("{{ input.note | upcase }}"),
+            "/actions/create/request/json/a",
+            "upcase",
+        ),
         ("/actions/create/request/json/a", json!("{{ input. }}"), "/actions/create/request/json/a", "`input.`"),
-        ("/actions/create/request/json/a", json!("{{ input.note | regex_find('[') }}"), "/actions/create/request/json/a", "["),
-        ("/actions/create/request/form", json!({"a": "b"}), "/actions/create/request", "takes only one of json, form, text"),
+        (
+            "/actions/create/request/json/a",
+            json!("{{ input.note | regex_find('[') }}"),
+            "/actions/create/request/json/a",
+            "[",
+        ),
+        (
+            "/actions/create/request/form",
+            json!({"a": "b"}),
+            "/actions/create/request",
+            "takes only one of json, form, text",
+        ),
         ("/actions/create/output/id", json!("{{ item.id }}"), "/actions/create/output/id", &answer("item")),
-        ("/actions/create/output/id", json!("{{ connection.domain }}"), "/actions/create/output/id", &answer("connection")),
-        ("/actions/create/error_message", json!("{{ answer.error }}"), "/actions/create/error_message", &answer("answer")),
-        ("/actions/create/errors", json!([{"when": "response.ok", "is": "ok"}]), "/actions/create/errors/0/when", &answer("response")),
-        ("/actions/create/errors", json!([{"when": "body.ok = 1", "is": "ok"}]), "/actions/create/errors/0/when", "body.ok = 1"),
+        (
+            "/actions/create/output/id",
+            json!("{{ connection.domain }}"),
+            "/actions/create/output/id",
+            &answer("connection"),
+        ),
+        (
+            "/actions/create/error_message",
+            json!("{{ answer.error }}"),
+            "/actions/create/error_message",
+            &answer("answer"),
+        ),
+        (
+            "/actions/create/errors",
+            json!([{"when": "response.ok", "is": "ok"}]),
+            "/actions/create/errors/0/when",
+            &answer("response"),
+        ),
+        (
+            "/actions/create/errors",
+            json!([{"when": "body.ok = 1", "is": "ok"}]),
+            "/actions/create/errors/0/when",
+            "body.ok = 1",
+        ),
         ("/errors/0/when", json!("{{ body.a }} and {{ body.b }}"), "/errors/0/when", "more than one expression"),
         ("/errors/0/retry_after", json!("wait"), "/errors/0/retry_after", &answer("wait")),
         ("/retry_after", json!("connection.wait"), "/retry_after", &answer("connection")),
         ("/test/account", json!("{{ user }}"), "/test/account", &answer("user")),
-        ("/test/request/path", json!("/{{ input.user }}"), "/test/request/path", "names `input.user`, which the input doesn't declare"),
+        (
+            "/test/request/path",
+            json!("/{{ input.user }}"),
+            "/test/request/path",
+            "names `input.user`, which the input doesn't declare",
+        ),
         ("/test/request/method", json!("DELETE"), "/test/request/method", "the request must only read"),
         ("/actions/find/paging/items", json!("page.items"), "/actions/find/paging/items", &answer("page")),
         ("/actions/find/paging/cursor/value", json!("item.id"), "/actions/find/paging/cursor/value", &answer("item")),
-        ("/actions/find/paging", json!({"items": "body", "next_url": "{{ next }}"}), "/actions/find/paging/next_url", &answer("next")),
-        ("/actions/create/paging", json!({"items": "body", "link": true}), "/actions/create/paging", "is only for actions that read"),
+        (
+            "/actions/find/paging",
+            json!({"items": "body", "next_url": "{{ next }}"}),
+            "/actions/find/paging/next_url",
+            &answer("next"),
+        ),
+        (
+            "/actions/create/paging",
+            json!({"items": "body", "link": true}),
+            "/actions/create/paging",
+            "is only for actions that read",
+        ),
         ("/actions/find/input/properties/max_items", json!({}), "/actions/find/paging", "brings a field max_items"),
     ]);
 }
@@ -409,20 +531,40 @@ fn inputs_are_schemas_that_can_be_checked_at_a_bounded_cost() {
         ("/actions/create/input/$ref", json!("#"), "/actions/create/input/$ref", written_out),
         (note, json!({"$ref": "#"}), "/actions/create/input/properties/note/$ref", written_out),
         (note, json!({"$ref": "https://evil.test/schema"}), "/actions/create/input/properties/note/$ref", written_out),
-        (note, json!({"items": [{"$dynamicRef": "#a"}]}), "/actions/create/input/properties/note/items/0/$dynamicRef", written_out),
+        (
+            note,
+            json!({"items": [{"$dynamicRef": "#a"}]}),
+            "/actions/create/input/properties/note/items/0/$dynamicRef",
+            written_out,
+        ),
         (note, json!({"type": "text"}), input, no_schema),
         (note, json!({"pattern": "["}), input, no_schema),
         (note, json!({"pattern": "(?=a)"}), input, no_schema),
         (note, json!({"minLength": -1}), input, no_schema),
         ("/actions/create/input/$schema", json!("https://evil.test/meta"), input, no_schema),
         ("/actions/create/example/input", json!({}), "/actions/create/example/input/customer", "is required"),
-        ("/actions/create/example/input", json!({"customer": 7}), "/actions/create/example/input/customer", "expected a string"),
+        (
+            "/actions/create/example/input",
+            json!({"customer": 7}),
+            "/actions/create/example/input/customer",
+            "expected a string",
+        ),
         ("/actions/find/example", json!({"input": {"max_items": 0}}), "/actions/find/example/input/max_items", "1"),
     ]);
     let options = "/actions/create/input/properties/customer/x-options";
     each_is_refused(&[
-        (options, json!({"action": "look_up", "value": "id", "label": "name"}), &format!("{options}/action"), "must name an action of this connector"),
-        (options, json!({"action": "tell", "value": "id", "label": "name"}), &format!("{options}/action"), "must name an action that only reads"),
+        (
+            options,
+            json!({"action": "look_up", "value": "id", "label": "name"}),
+            &format!("{options}/action"),
+            "must name an action of this connector",
+        ),
+        (
+            options,
+            json!({"action": "tell", "value": "id", "label": "name"}),
+            &format!("{options}/action"),
+            "must name an action that only reads",
+        ),
         (options, json!({"value": "id"}), &format!("{options}/action"), "must name an action of this connector"),
         (
             note,
@@ -475,8 +617,16 @@ fn a_manifest_is_as_large_as_what_it_is_stored_in() {
     assert_eq!(faults(&changed(&[("/hints", hints(100))]).to_string()), [""; 0]);
     let huge = |count: usize| json!({"text": vec![long.clone(); count]});
     for (pointer, value, fault) in [
-        ("/recorded", json!({"malformed": {"status": 200, "body": huge(120)}}), " has more than 65536 bytes besides its actions"),
-        ("/actions/tell/recorded", json!({"malformed": {"status": 200, "body": huge(240)}}), "/actions/tell has more than 131072 bytes"),
+        (
+            "/recorded",
+            json!({"malformed": {"status": 200, "body": huge(120)}}),
+            " has more than 65536 bytes besides its actions",
+        ),
+        (
+            "/actions/tell/recorded",
+            json!({"malformed": {"status": 200, "body": huge(240)}}),
+            "/actions/tell has more than 131072 bytes",
+        ),
     ] {
         assert_eq!(faults(&changed(&[(pointer, value)]).to_string()), [fault]);
     }

@@ -112,7 +112,9 @@ fn a_value_fills_a_part_of_one_segment_of_the_path() {
 
 #[test]
 fn a_whole_url_may_be_on_any_of_the_hosts() {
-    let url = |url: &str| made(&json!({"method": "GET", "url": url, "query": {"q": "{{ input.b }}"}}), &json!({"a": "../x", "b": "&c=d"}));
+    let url = |url: &str| {
+        made(&json!({"method": "GET", "url": url, "query": {"q": "{{ input.b }}"}}), &json!({"a": "../x", "b": "&c=d"}))
+    };
     for (address, expected) in [
         ("https://files.acme.test/f/{{ input.a }}", "https://files.acme.test/f/..%2Fx?q=%26c%3Dd"),
         ("http://localhost:8080/{{ input.a }}/raw", "http://localhost:8080/..%2Fx/raw?q=%26c%3Dd"),
@@ -163,7 +165,11 @@ fn what_yields_nothing_is_left_out() {
 #[test]
 fn a_whole_input_is_sent_as_it_was_given() {
     let action = action_of(&json!({"method": "POST", "path": "/x", "json": "{{ input }}"}), &[]);
-    for input in [json!({}), json!({"b": 1, "a": null}), json!({"d": {"x": [null, "{{ input.a }}"], "a": 1.0}, "c": "é\n\"", "other": true})] {
+    for input in [
+        json!({}),
+        json!({"b": 1, "a": null}),
+        json!({"d": {"x": [null, "{{ input.a }}"], "a": 1.0}, "c": "é\n\"", "other": true}),
+    ] {
         assert_eq!(body(&made_by(&action, &input).unwrap()), input.to_string(), "in the same order");
     }
 }
@@ -197,7 +203,8 @@ fn lists_and_objects_go_out_by_the_style_that_the_vendor_wants() {
 fn a_requests_headers_win_over_the_connectors() {
     let common = [("headers", json!({"Accept": "application/json", "X-Version": "1", "X-Day": "{{ now | date }}"}))];
     let named = |request: Value, input: Value| {
-        made_by(&action_of(&request, &common), &input).map(|parts| headers(&parts).into_iter().map(|(n, v)| format!("{n}: {v}")).collect::<Vec<_>>())
+        made_by(&action_of(&request, &common), &input)
+            .map(|parts| headers(&parts).into_iter().map(|(n, v)| format!("{n}: {v}")).collect::<Vec<_>>())
     };
     let (accept, day) = ("accept: application/json", "x-day: 2026-11-20");
     let (json_type, own) = ("content-type: application/json", json!({"x-version": "{{ input.a }}"}));
@@ -217,11 +224,19 @@ fn a_requests_headers_win_over_the_connectors() {
             vec!["accept: */*", "content-type: application/vnd.acme+json", day, "x-version: 1"],
         ),
     ] {
-        assert_eq!(named(request.clone(), input.clone()), Ok(expected.into_iter().map(str::to_owned).collect()), "{request} {input}");
+        assert_eq!(
+            named(request.clone(), input.clone()),
+            Ok(expected.into_iter().map(str::to_owned).collect()),
+            "{request} {input}"
+        );
     }
     for value in ["a\r\nX-Evil: 1", "a\nb", "a\0b", "\u{7f}"] {
         let refused = named(json!({"method": "GET", "path": "/x", "headers": own}), json!({"a": value}));
-        assert_eq!(refused, Err("the header x-version has characters that a header can't carry".to_owned()), "{value:?}");
+        assert_eq!(
+            refused,
+            Err("the header x-version has characters that a header can't carry".to_owned()),
+            "{value:?}"
+        );
     }
 }
 
@@ -266,7 +281,9 @@ async fn a_connections_settings_make_hosts_and_addresses() {
     assert_eq!(action.target(&json!({}), Some(&made.connection)).as_deref(), Some("blue-sea.acme.test:443"));
 
     let sign_in = acme.document.sign_in("key").unwrap();
-    for hostile in ["evil.test/", "evil.test#", "evil.test?", "u@evil", "evil.test\\", "a b", "*", "evil.test:1", "%2e", ""] {
+    for hostile in
+        ["evil.test/", "evil.test#", "evil.test?", "u@evil", "evil.test\\", "a b", "*", "evil.test:1", "%2e", ""]
+    {
         let granted = sign_in.enter(&data(hostile)).and_then(|entered| acme.document.grant(sign_in, &entered, &[]));
         let hosts = granted.map(|grant| grant.hosts);
         assert!(hosts.is_err(), "{hostile:?}: {hosts:?}");
@@ -335,7 +352,10 @@ async fn a_hostile_input_stays_where_it_was_put() {
     for hostile in HOSTILE {
         let hostile = hostile.replace("ELSEWHERE", &elsewhere.address().to_string());
         let input = json!({"a": hostile});
-        setup.call(&acme.actions["act"], &input, None).await.unwrap_or_else(|failure| panic!("{hostile:?}: {failure:?}"));
+        setup
+            .call(&acme.actions["act"], &input, None)
+            .await
+            .unwrap_or_else(|failure| panic!("{hostile:?}: {failure:?}"));
         let sent = setup.server.received_requests().await.unwrap().pop().unwrap();
         let escaped: String = hostile
             .bytes()
@@ -345,7 +365,8 @@ async fn a_hostile_input_stays_where_it_was_put() {
             })
             .collect();
         assert_eq!(sent.url.path(), format!("/v2/items/x{escaped}/end"));
-        let query: Vec<_> = sent.url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+        let query: Vec<_> =
+            sent.url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         assert_eq!(query, [("q".to_owned(), hostile.clone()), ("r[s]".to_owned(), format!("-{hostile}"))]);
         let body: Value = serde_json::from_slice(&sent.body).unwrap();
         assert_eq!(body, json!({"a": hostile, "b": format!("-{hostile}"), "{{ input.a }}": 1}));
@@ -355,13 +376,21 @@ async fn a_hostile_input_stays_where_it_was_put() {
             Ok(_) => {
                 let sent = setup.server.received_requests().await.unwrap().pop().unwrap();
                 assert_eq!(sent.headers["x-name"], hostile.as_str());
-                assert_eq!(sent.headers.keys().filter(|name| name.as_str().starts_with("x-")).count(), 1, "{hostile:?}");
+                assert_eq!(
+                    sent.headers.keys().filter(|name| name.as_str().starts_with("x-")).count(),
+                    1,
+                    "{hostile:?}"
+                );
                 let form: Vec<_> = url::form_urlencoded::parse(&sent.body).into_owned().collect();
                 assert_eq!(form, [("a[b]".to_owned(), hostile)]);
             }
             Err(failure) => {
                 assert_eq!(failure.error.code, ErrorCode::InputInvalid);
-                assert!(failure.error.message.contains("characters that a header can't carry"), "{}", failure.error.message);
+                assert!(
+                    failure.error.message.contains("characters that a header can't carry"),
+                    "{}",
+                    failure.error.message
+                );
             }
         }
     }

@@ -109,7 +109,11 @@ async fn a_file_is_replaced_looked_at_and_deleted() {
         let expected = (ErrorCode::InputInvalid, false, "there is no file \"a\"".to_owned());
         assert_eq!((gone.code, gone.retryable, gone.message), expected, "{action}");
     }
-    assert_eq!(setup.storage("get", json!({"path": "a/b"})).await.unwrap()["text"], "below", "a folder of the same name stays");
+    assert_eq!(
+        setup.storage("get", json!({"path": "a/b"})).await.unwrap()["text"],
+        "below",
+        "a folder of the same name stays"
+    );
     for (input, reason) in [
         (json!({"path": "a"}), "needs at least one of text, base64, json"),
         (json!({"path": "a", "text": "", "json": 1}), "takes only one of text, json"),
@@ -134,8 +138,33 @@ async fn no_path_leads_out_of_the_tenants_folder() {
     let (long, deep) = ("a".repeat(201), "a/".repeat(250) + "a");
     let by_tenant = format!("../{other}/secret");
     for path in [
-        "", ".", "..", "/", "/a", "a/", "a//b", "../a", "a/..", "a/../b", "a/./b", "./a", "..\\a", "a\\b", "a b", "é", "a%2e%2e",
-        "a\0", "a\n", "a=", "=links.key", "a?b", "~", &by_tenant, "../../live/secret", &long, &deep,
+        "",
+        ".",
+        "..",
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        "../a",
+        "a/..",
+        "a/../b",
+        "a/./b",
+        "./a",
+        "..\\a",
+        "a\\b",
+        "a b",
+        "é",
+        "a%2e%2e",
+        "a\0",
+        "a\n",
+        "a=",
+        "=links.key",
+        "a?b",
+        "~",
+        &by_tenant,
+        "../../live/secret",
+        &long,
+        &deep,
     ] {
         for action in ["put", "get", "link", "delete", "info"] {
             let mut input = json!({ "path": path });
@@ -197,7 +226,8 @@ async fn only_so_much_of_a_file_is_taken_and_shown() {
     stored(4 * MIB + 1).await;
     let refused = get("auto").await.unwrap_err();
     assert_eq!((refused.code, refused.retryable), (ErrorCode::InputInvalid, false));
-    let shown = "the file \"big\" has 4194305 bytes; a step's output holds at most 4194304: pass on its path, or a link";
+    let shown =
+        "the file \"big\" has 4194305 bytes; a step's output holds at most 4194304: pass on its path, or a link";
     assert_eq!(refused.message, shown);
     stored(25 * MIB).await;
     let files = setup.outside().files;
@@ -261,7 +291,8 @@ async fn a_link_is_good_for_its_time_and_for_nothing_else() {
         assert_eq!(blobs.linked(&token), None, "{token}");
     }
     let elsewhere = tempfile::tempdir().unwrap();
-    let elsewhere = FolderBlobs::open(elsewhere.path(), clock.clone()).unwrap().with_links("http://files.test/f").unwrap();
+    let elsewhere =
+        FolderBlobs::open(elsewhere.path(), clock.clone()).unwrap().with_links("http://files.test/f").unwrap();
     assert_eq!(elsewhere.linked(&hour), None, "each folder has a key of its own");
 
     clock.advance(Duration::from_secs(59));
