@@ -59,10 +59,14 @@ impl CallOptions {
     pub(crate) async fn send(
         &self,
         outside: &Outside<'_>,
-        parts: RequestParts,
+        mut parts: RequestParts,
         credential: Option<Credential<'_>>,
         deadline: Instant,
     ) -> Result<OutboundResponse, Failure> {
+        // As with headers, the connection's own wins: a next page's address may repeat it, masked.
+        for (name, _) in credential.iter().flat_map(|credential| &credential.connection.placement.query) {
+            parts.drop_query(name);
+        }
         let timeout = deadline.saturating_duration_since(Instant::now());
         let request = parts.into_request(timeout, self.idempotency_key.clone(), self.traceparent.clone());
         outside.egress.send(request, credential).await.map_err(failure)
@@ -267,38 +271,43 @@ impl Pages {
 /// The target of the `Link` header's `rel="next"` (RFC 8288).
 pub(crate) fn link_next(success: &Success) -> Option<String> {
     let links = success.headers.get_all(http::header::LINK).iter().filter_map(|value| value.to_str().ok());
-    links.flat_map(split_links).find_map(|link| {
+    links.flat_map(|links| split(links, b',')).find_map(|link| {
         let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
-        let is_next =
-            parameters.split(';').filter_map(|parameter| parameter.trim().split_once('=')).any(|(name, value)| {
+        let is_next = split(parameters, b';').into_iter().filter_map(|parameter| parameter.split_once('=')).any(
+            |(name, value)| {
                 name.trim().eq_ignore_ascii_case("rel")
                     && value
                         .trim()
                         .trim_matches('"')
                         .split_ascii_whitespace()
                         .any(|rel| rel.eq_ignore_ascii_case("next"))
-            });
+            },
+        );
         is_next.then(|| target.to_owned())
     })
 }
 
-/// The links of a header's value: commas stand in targets too.
-fn split_links(value: &str) -> Vec<&str> {
-    let mut links = Vec::new();
-    let (mut start, mut inside) = (0, false);
+/// The parts of a header's value: separators stand in targets and in quotes too.
+fn split(value: &str, separator: u8) -> Vec<&str> {
+    let mut parts = Vec::new();
+    let (mut start, mut closed_by, mut escaped) = (0, None, false);
     for (index, byte) in value.bytes().enumerate() {
-        match byte {
-            b'<' => inside = true,
-            b'>' => inside = false,
-            b',' if !inside => {
-                links.push(&value[start..index]);
+        match (closed_by, byte) {
+            _ if escaped => escaped = false,
+            (Some(b'"'), b'\\') => escaped = true,
+            (Some(end), byte) if byte == end => closed_by = None,
+            (Some(_), _) => {}
+            (None, b'<') => closed_by = Some(b'>'),
+            (None, b'"') => closed_by = Some(b'"'),
+            (None, byte) if byte == separator => {
+                parts.push(&value[start..index]);
                 start = index + 1;
             }
-            _ => {}
+            (None, _) => {}
         }
     }
-    links.push(&value[start..]);
-    links
+    parts.push(&value[start..]);
+    parts
 }
 
 impl Connector {

@@ -12,10 +12,10 @@ use tidegate_model::{Builtin, FieldError, Placeholder, Pointer, Publisher, check
 use url::Url;
 
 use crate::manifest::{
-    ActionDocument, Answers, ConnectorDocument, EffectRule, Field, Given, Hosts, Manifest, NextPage, RequestTemplate,
-    SignIn, SignInKind,
+    ActionDocument, Answers, ConnectorDocument, EffectRule, Field, Given, Hosts, KeyPlace, Manifest, NextPage,
+    RequestTemplate, SignIn, SignInKind,
 };
-use crate::sign_in::parse_host;
+use crate::sign_in::{API_KEY, PASSWORD, TOKEN, USERNAME, parse_host};
 use crate::{Action, Schema, catalogue};
 
 /// The longest manifest, in bytes: what one request can bring.
@@ -272,13 +272,17 @@ impl Check {
                     self.tell(&at.push("fields").push("webhook_url"), "must be secret");
                 }
             }
-            SignInKind::ApiKey { value, .. } => {
-                texts.extend(value.iter().map(|text| (at.push("value"), text.as_str())))
+            SignInKind::ApiKey { place, name, prefix, value } => {
+                if *place == KeyPlace::Header {
+                    self.header(name, &at.push("name"));
+                }
+                texts.push((at.push("prefix"), prefix));
+                texts.push((at.push("value"), value.as_deref().unwrap_or(API_KEY)));
             }
-            SignInKind::Bearer { token } => texts.extend(token.iter().map(|text| (at.push("token"), text.as_str()))),
+            SignInKind::Bearer { token } => texts.push((at.push("token"), token.as_deref().unwrap_or(TOKEN))),
             SignInKind::Basic { username, password } => {
-                texts.extend(username.iter().map(|text| (at.push("username"), text.as_str())));
-                texts.extend(password.iter().map(|text| (at.push("password"), text.as_str())));
+                texts.push((at.push("username"), username.as_deref().unwrap_or(USERNAME)));
+                texts.push((at.push("password"), password.as_deref().unwrap_or(PASSWORD)));
             }
             SignInKind::OAuth2(oauth) => {
                 if oauth.provider.is_none() && (oauth.authorization_url.is_none() || oauth.token_url.is_none()) {
@@ -304,8 +308,10 @@ impl Check {
                         // A name is shown, so it holds no secret.
                         let setting =
                             |setting: &str| fields.get(setting).filter(|field| !field.secret).map(|_| "x".to_owned());
-                        if let Err(error) = Placeholder::fill(name, setting) {
-                            self.tell(&at, error.to_string());
+                        match Placeholder::fill(name, setting) {
+                            Ok(name) if part == "headers" => self.header(&name, &at),
+                            Ok(_) => {}
+                            Err(error) => self.tell(&at, error.to_string()),
                         }
                     }
                 }
@@ -453,12 +459,15 @@ impl Check {
 
     fn headers(&mut self, headers: &Map<String, Value>, at: &Pointer) {
         for name in headers.keys() {
-            let at = at.push("headers").push(name);
-            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-                self.tell(&at, "is not a header's name");
-            } else if tidegate_egress::is_reserved_header(name) {
-                self.tell(&at, "is set by the client itself; remove it");
-            }
+            self.header(name, &at.push("headers").push(name));
+        }
+    }
+
+    fn header(&mut self, name: &str, at: &Pointer) {
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            self.tell(at, "is not a header's name");
+        } else if tidegate_egress::is_reserved_header(name) {
+            self.tell(at, "is set by the client itself; remove it");
         }
     }
 
@@ -474,6 +483,10 @@ impl Check {
         if texts.contains(['?', '#']) {
             self.tell(at, "must not have a query or fragment; write the query as `query`");
         }
+        // A URL takes the one for a slash, and drops the others.
+        if texts.contains(|char: char| char == '\\' || char.is_control()) {
+            self.tell(at, "must not have a backslash or control character");
+        }
         let after_scheme = texts.split_once("://").map_or(texts.as_str(), |(_, rest)| rest);
         if texts.contains("://") && !after_scheme.contains('/') {
             self.tell(at, "needs a path after its host");
@@ -486,7 +499,7 @@ impl Check {
 
     fn action(&mut self, manifest: &Manifest, name: &str, action: &ActionDocument, at: &Pointer) {
         let connector = &manifest.connector;
-        self.schema(&action.input, &at.push("input"));
+        let is_sound = self.schema(&action.input, &at.push("input"));
         let declared: Vec<String> =
             action.input["properties"].as_object().into_iter().flat_map(Map::keys).cloned().collect();
         match (&action.request, action.native) {
@@ -519,7 +532,7 @@ impl Check {
             }
         }
         self.options(manifest, &action.input, &at.push("input"));
-        if let Some(example) = &action.example {
+        if let Some(example) = action.example.as_ref().filter(|_| is_sound) {
             let ready = Action::new(Arc::new(connector.clone()), name, action.clone(), Publisher::Tenant);
             for error in ready.input.errors(&Value::Object(example.input.clone()), |_| false) {
                 let pointer = Pointer::from(format!("{}{}", at.push("example").push("input"), error.pointer).as_str());
@@ -529,13 +542,15 @@ impl Check {
     }
 
     /// A schema that any input can be checked against at a bounded cost: no references, which may go round in circles.
-    fn schema(&mut self, schema: &Value, at: &Pointer) {
+    /// Tells whether it is one.
+    fn schema(&mut self, schema: &Value, at: &Pointer) -> bool {
+        let before = self.errors.len();
         if let Some(at) = reference_in(schema, at) {
-            return self.tell(&at, "can't be used in a manifest; write out what it refers to");
-        }
-        if let Some(fault) = Schema::of(schema.clone()).fault() {
+            self.tell(&at, "can't be used in a manifest; write out what it refers to");
+        } else if let Some(fault) = Schema::of(schema.clone()).fault() {
             self.tell(at, format!("is no JSON Schema (draft 2020-12): {fault}"));
         }
+        self.errors.len() == before
     }
 
     /// Choices come from another action that only reads.

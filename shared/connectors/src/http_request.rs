@@ -37,12 +37,15 @@ impl Action {
     ) -> Result<Value, Failure> {
         self.check_connection(credential.map(|credential| credential.connection))?;
         self.check_input(input)?;
+        let save_to = input.get("save_to").and_then(Value::as_str);
+        // Before the request goes out, which may not be repeated.
+        save_to.map(|path| outside.files.key(path)).transpose()?;
         let parts = self.parts(input, outside.files).await?;
         if let Some(paging) = input.get("paging").filter(|paging| !paging.is_null()) {
             return self.http_pages(outside, input, paging, credential, options, parts, deadline).await;
         }
         let response = options.send(&outside, parts, credential, deadline).await?;
-        match input.get("save_to").and_then(Value::as_str) {
+        match save_to {
             Some(path) => self.saved(outside, input, credential.is_some(), response, path).await,
             None => self.output(response, input, credential.is_some(), outside.now),
         }
@@ -94,7 +97,8 @@ impl Action {
                 (.., Some(path)) => (Some(files.get(path).await?), BYTES.to_owned()),
                 _ => (None, String::new()),
             };
-        if body.is_some() && !headers.contains_key(CONTENT_TYPE) {
+        // Only a type with the boundary makes the parts readable.
+        if body.is_some() && (multipart.is_some() || !headers.contains_key(CONTENT_TYPE)) {
             let content_type = text("content_type").filter(|_| multipart.is_none()).map_or(content_type, str::to_owned);
             let value = HeaderValue::from_str(&content_type);
             headers.insert(CONTENT_TYPE, value.map_err(|_| fault(at("content_type", "is no content type")))?);

@@ -48,15 +48,26 @@ impl RequestParts {
 
     /// Puts a parameter into the query in the place of those of this name.
     pub(crate) fn set_query(&mut self, name: &str, value: &str) -> Result<(), StepError> {
+        self.drop_query(name);
         let mut url = Url::parse(&self.url).map_err(|error| unusable(&error.to_string()))?;
-        let others: Vec<(String, String)> = url
-            .query_pairs()
-            .filter(|(known, _)| known != name)
-            .map(|(k, v)| (k.into_owned(), v.into_owned()))
-            .collect();
-        url.query_pairs_mut().clear().extend_pairs(others).append_pair(name, value);
+        url.query_pairs_mut().append_pair(name, value);
         self.url = url.into();
         Ok(())
+    }
+
+    /// Takes the parameters of this name out of the query.
+    pub(crate) fn drop_query(&mut self, name: &str) {
+        // A URL that is none is told of when it is sent.
+        let Ok(mut url) = Url::parse(&self.url) else { return };
+        if url.query_pairs().any(|(known, _)| known == name) {
+            let others: Vec<(String, String)> = url
+                .query_pairs()
+                .filter(|(known, _)| known != name)
+                .map(|(k, v)| (k.into_owned(), v.into_owned()))
+                .collect();
+            url.query_pairs_mut().clear().extend_pairs(others);
+            self.url = url.into();
+        }
     }
 
     /// Puts a member into the JSON body.
@@ -311,7 +322,7 @@ fn escaped_address(pieces: &[TemplatePart<'_>], values: &[Value]) -> Result<Stri
     for (at, source) in filled {
         let start = address[..at].rfind('/').map_or(0, |slash| slash + 1);
         let segment = address[start..].split(['/', '?', '#']).next().unwrap_or_default();
-        if segment.is_empty() || matches!(segment.replace("%2E", ".").as_str(), "." | "..") {
+        if segment.is_empty() || matches!(segment.to_ascii_uppercase().replace("%2E", ".").as_str(), "." | "..") {
             return Err(format!("`{source}` makes an empty, `.` or `..` segment of the address"));
         }
     }

@@ -108,6 +108,9 @@ fn explain(error: &ValidationError<'_>, skip: fn(&str) -> bool, errors: &mut Vec
         ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
             explain_choice(at, context, skip, errors);
         }
+        ValidationErrorKind::OneOfMultipleValid { .. } => {
+            tell(at, "has more than one of the forms of which one is allowed here".to_owned());
+        }
         _ => tell(at, error.masked().to_string()),
     }
 }
@@ -124,10 +127,19 @@ fn explain_choice(
         errors.push(FieldError::new(at, format!("needs at least one of {}", fields.join(", "))));
         return;
     }
-    let is_constant = |error: &ValidationError<'_>| matches!(error.kind(), ValidationErrorKind::Constant { .. });
-    let fitting: Vec<_> = alternatives.iter().filter(|errors| !errors.iter().any(is_constant)).collect();
+    let fitting: Vec<_> =
+        alternatives.iter().filter(|errors| !errors.iter().any(|error| constant(error).is_some())).collect();
     match fitting.as_slice() {
-        [] => {}
+        [] => {
+            let other: Vec<_> = alternatives.iter().flatten().filter(|error| constant(error).is_some()).collect();
+            if other.iter().any(|error| error.instance().as_str().is_some_and(skip)) {
+                return;
+            }
+            let place = other.first().map(|error| error.instance_path().as_str()).unwrap_or_default();
+            let same = other.iter().filter(|error| error.instance_path().as_str() == place);
+            let options: Vec<_> = same.filter_map(|error| constant(error)).map(Value::to_string).collect();
+            errors.push(FieldError::new(Pointer::from(place), format!("must be one of {}", options.join(", "))));
+        }
         [only] => {
             for error in *only {
                 explain(error, skip, errors);
@@ -135,6 +147,11 @@ fn explain_choice(
         }
         _ => errors.push(FieldError::new(at, "has none of the forms that are allowed here")),
     }
+}
+
+/// What a value should have been, where it is the wrong constant.
+fn constant<'e>(error: &'e ValidationError<'_>) -> Option<&'e Value> {
+    if let ValidationErrorKind::Constant { expected_value } = error.kind() { Some(expected_value) } else { None }
 }
 
 /// The field whose absence is all that is wrong.

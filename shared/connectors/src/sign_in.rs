@@ -9,6 +9,12 @@ use url::{Host, Url};
 
 use crate::manifest::{ConnectorDocument, Field, Hosts, KeyPlace, SignIn, SignInKind};
 
+/// What goes into a request where the manifest says nothing else.
+pub(crate) const API_KEY: &str = "{{ secret.api_key }}";
+pub(crate) const TOKEN: &str = "{{ secret.token }}";
+pub(crate) const USERNAME: &str = "{{ secret.username }}";
+pub(crate) const PASSWORD: &str = "{{ secret.password }}";
+
 const MAX_HOSTS: usize = 20;
 /// The longest value of a field, in bytes: a private key fits.
 const MAX_VALUE_BYTES: usize = 16 * 1024;
@@ -51,6 +57,8 @@ impl SignIn {
             SignInKind::Basic { username: None, password: None } => {
                 &[("username", "User name", true), ("password", "Password", true)]
             }
+            SignInKind::Basic { username: None, .. } => &[("username", "User name", true)],
+            SignInKind::Basic { password: None, .. } => &[("password", "Password", true)],
             SignInKind::Url => &[("webhook_url", "Webhook URL", true)],
             SignInKind::OAuth2(_) => &[
                 ("access_token", "Access token", false),
@@ -155,7 +163,7 @@ impl SignIn {
         Ok(match &self.kind {
             SignInKind::None => Placement::default(),
             SignInKind::ApiKey { place, name, prefix, value } => {
-                let value = value.as_deref().unwrap_or("{{ secret.api_key }}");
+                let value = value.as_deref().unwrap_or(API_KEY);
                 let placed = Placed::Text(text(Some(&format!("{prefix}{value}")), "")?);
                 match place {
                     KeyPlace::Header => Placement { headers: vec![(name.clone(), placed)], ..Placement::default() },
@@ -163,12 +171,12 @@ impl SignIn {
                 }
             }
             SignInKind::Bearer { token } => {
-                let token = token.as_deref().unwrap_or("{{ secret.token }}");
+                let token = token.as_deref().unwrap_or(TOKEN);
                 authorization(Placed::Text(text(Some(&format!("Bearer {token}")), "")?))
             }
             SignInKind::Basic { username, password } => authorization(Placed::Basic {
-                username: text(username.as_deref(), "{{ secret.username }}")?,
-                password: text(password.as_deref(), "{{ secret.password }}")?,
+                username: text(username.as_deref(), USERNAME)?,
+                password: text(password.as_deref(), PASSWORD)?,
             }),
             SignInKind::Url => Placement { url: Some("webhook_url".to_owned()), ..Placement::default() },
             SignInKind::OAuth2(_) => authorization(Placed::Text(text(None, "Bearer {{ secret.access_token }}")?)),

@@ -42,7 +42,7 @@ impl Files<'_> {
     }
 
     /// The blob's key: the tenant is the caller's, and the path can't leave it.
-    fn key(&self, path: &str) -> Result<String, StepError> {
+    pub(crate) fn key(&self, path: &str) -> Result<String, StepError> {
         let key = format!("{FILES}/{}/{path}", self.tenant);
         let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.len() <= 200;
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);

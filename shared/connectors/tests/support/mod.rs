@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
-use tidegate_connectors::{Action, CallOptions, Connector, Failure, Files, Outside};
+use tidegate_connectors::{Action, CallOptions, Connector, Failure, Files, Outside, read_manifest};
 use tidegate_egress::{Credential, Egress, EgressSettings};
-use tidegate_model::{Connection, Health, TenantId};
+use tidegate_model::{Connection, Health, Publisher, TenantId};
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;
@@ -44,6 +44,12 @@ pub async fn setup_with(settings: EgressSettings) -> Setup {
     Setup { server: MockServer::start().await, egress, blobs, tenant: ids.tenant(), envelope, ids, _folder: folder }
 }
 
+/// A connector of a tenant's manifest.
+pub fn connector(manifest: &str) -> Connector {
+    let manifest = read_manifest(manifest).unwrap_or_else(|errors| panic!("{errors:#?}\n{manifest}"));
+    Connector::new(manifest, Publisher::Tenant, 1)
+}
+
 /// A connection and what opens it.
 pub struct Made {
     pub connection: Connection,
@@ -59,6 +65,11 @@ impl Made {
 impl Setup {
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.server.uri())
+    }
+
+    /// A connector of a tenant's manifest, in which `HOST` is the server.
+    pub fn connector(&self, manifest: &str) -> Connector {
+        connector(&manifest.replace("HOST", &self.server.address().to_string()))
     }
 
     /// A connection as the API makes it.
