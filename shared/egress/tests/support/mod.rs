@@ -270,3 +270,21 @@ pub fn ok(body: &str) -> Vec<u8> {
 pub fn redirect(status: &str, location: &str) -> Vec<u8> {
     response(status, &format!("location: {location}\r\n"), b"")
 }
+
+/// The values of a header in a raw request.
+pub fn sent<'a>(request: &'a str, name: &str) -> Vec<&'a str> {
+    let head = request.split("\r\n\r\n").next().unwrap();
+    let values = head.lines().filter_map(|line| line.split_once(": "));
+    values.filter(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+}
+
+/// Everything that an error may end up in a log or a run's record with.
+pub fn all_texts(error: &dyn std::error::Error) -> String {
+    let mut texts = format!("{error}\n{error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        texts.push_str(&format!("\n{error}\n{error:?}"));
+        source = error.source();
+    }
+    texts
+}
