@@ -15,7 +15,7 @@ use tidegate_platform::key_service::KeyContext;
 use url::form_urlencoded::{Serializer, byte_serialize};
 use zeroize::Zeroizing;
 
-use crate::secret::{PURPOSE, Secret};
+use crate::secret::{Masks, PURPOSE, Secret};
 use crate::{Credential, Effect, Egress, EgressError, OutboundRequest};
 
 /// The context under which the secrets of the installation's own clients are sealed.
@@ -156,6 +156,9 @@ impl Egress {
                 (id.to_owned(), secret.field("client_secret").map(|text| Zeroizing::new(text.to_owned())))
             }
         };
+        let sent = form.iter().filter(|(name, _)| matches!(*name, "code" | "code_verifier" | "refresh_token"));
+        let mut hidden: Vec<String> = sent.map(|(_, value)| value.clone()).collect();
+        hidden.extend(client_secret.as_ref().map(|secret| secret.to_string()));
         let mut headers = HeaderMap::from_iter([
             (CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded")),
             (ACCEPT, HeaderValue::from_static("application/json")),
@@ -169,6 +172,7 @@ impl Egress {
                 let mut value = value.map_err(|_| TokenError::Client("the client can't be sent".to_owned()))?;
                 value.set_sensitive(true);
                 headers.insert(AUTHORIZATION, value);
+                hidden.push(pair.to_string());
             }
             (_, client_secret) => {
                 form.push(("client_id", client_id));
@@ -190,13 +194,13 @@ impl Egress {
         let answer = answer(&response.body);
         let access_token = answer.get("access_token").and_then(Value::as_str).filter(|token| !token.is_empty());
         let Some(access_token) = access_token.filter(|_| (200..=299).contains(&response.status)) else {
-            return Err(refusal(response.status, &answer));
+            return Err(refusal(response.status, &answer, &Masks::new(hidden)));
         };
         let kept = |name: &str| secret.field(name).map(|text| (name.to_owned(), json!(text)));
         let mut fields: Map<String, Value> =
             ["client_id", "client_secret", "refresh_token"].into_iter().filter_map(kept).collect();
         fields.insert("access_token".to_owned(), json!(access_token));
-        if let Some(token) = answer.get("refresh_token").and_then(Value::as_str) {
+        if let Some(token) = answer.get("refresh_token").and_then(Value::as_str).filter(|token| !token.is_empty()) {
             fields.insert("refresh_token".to_owned(), json!(token));
         }
         let refreshable = fields.contains_key("refresh_token");
@@ -235,25 +239,36 @@ fn answer(body: &[u8]) -> Map<String, Value> {
     }
 }
 
-/// What an answer without tokens means, whatever its status: some vendors refuse with 200.
-fn refusal(status: u16, answer: &Map<String, Value>) -> TokenError {
+/// What an answer without tokens means, whatever its status: some vendors refuse with 200. What they quote of the request is
+/// hidden.
+fn refusal(status: u16, answer: &Map<String, Value>, masks: &Masks) -> TokenError {
     let text = |name: &str| answer.get(name).and_then(Value::as_str).unwrap_or_default();
     let (error, description) = (text("error"), text("error_description"));
     let said = match (error, description) {
         ("", "") => format!("it answered {status} without a token"),
-        (error, "") => masked_snippet(error),
-        (error, description) => masked_snippet(&format!("{error}: {description}")),
+        (error, "") => error.to_owned(),
+        (error, description) => format!("{error}: {description}"),
     };
+    let said = masked_snippet(&masks.hide_in_text(said));
     match error {
-        "invalid_client" | "unauthorized_client" | "bad_client_secret" | "incorrect_client_credentials" => {
-            TokenError::Client(format!("the vendor refuses the OAuth client: {said}"))
-        }
-        "temporarily_unavailable" | "server_error" | "slow_down" | "ratelimited" => {
-            TokenError::Later(format!("the vendor gives no token now: {said}"))
-        }
+        "invalid_client"
+        | "unauthorized_client"
+        | "bad_client_secret"
+        | "incorrect_client_credentials"
+        | "invalid_client_id" => TokenError::Client(format!("the vendor refuses the OAuth client: {said}")),
+        "temporarily_unavailable"
+        | "server_error"
+        | "slow_down"
+        | "ratelimited"
+        | "internal_error"
+        | "fatal_error"
+        | "request_timeout"
+        | "service_unavailable" => TokenError::Later(format!("the vendor gives no token now: {said}")),
         _ if status == 408 || status == 429 || status >= 500 => {
             TokenError::Later(format!("the vendor gives no token now: {said}"))
         }
+        // A success without a word of tokens: a page about maintenance, or an answer that was cut short.
+        "" if status < 300 => TokenError::Later(format!("the vendor gives no token now: {said}")),
         "" if status < 400 => TokenError::Refused(format!("the vendor gives no token: {said}")),
         _ => TokenError::Refused(format!("the vendor refuses: {said}")),
     }

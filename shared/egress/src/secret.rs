@@ -179,6 +179,11 @@ impl Masks {
         }
     }
 
+    pub(crate) fn hide_in_text(&self, text: String) -> String {
+        let hidden = self.hidden(text.as_bytes());
+        hidden.map_or(text, |bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
     /// The text without the secrets, as they are and behind escapes; `None` where there are none.
     fn hidden(&self, text: &[u8]) -> Option<Vec<u8>> {
         if self.0.is_empty() {

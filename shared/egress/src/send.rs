@@ -235,6 +235,7 @@ fn broken(url: &Url, error: &reqwest::Error) -> EgressError {
     let guards = chain(error).find_map(|error| error.downcast_ref::<EgressError>());
     match guards {
         Some(refused) => refused.clone(),
+        None if error.is_builder() => EgressError::InvalidUrl("it can't be written in a request"),
         None if error.is_connect() => EgressError::Connect { host: host_of(url), reason: innermost(error) },
         None => EgressError::Interrupted { host: host_of(url), reason: innermost(error) },
     }

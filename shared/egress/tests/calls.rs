@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue};
 use http::{HeaderMap, Method};
-use support::{Names, Sealed, Server, Vault, get, ok, read_request, redirect, response};
+use support::{Names, Sealed, Server, Vault, all_texts, get, ok, read_request, redirect, response, sent};
 use tidegate_egress::{Effect, Egress, EgressError, EgressSettings, OutboundRequest, OutboundResponse, Resolver};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -39,26 +39,8 @@ fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
     pairs.iter().map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
 }
 
-/// The values of a header in a raw request.
-fn sent<'a>(request: &'a str, name: &str) -> Vec<&'a str> {
-    let head = request.split("\r\n\r\n").next().unwrap();
-    let values = head.lines().filter_map(|line| line.split_once(": "));
-    values.filter(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
-}
-
 fn text(response: &OutboundResponse) -> &str {
     std::str::from_utf8(&response.body).unwrap()
-}
-
-/// Everything that an error may end up in a log or a run's record with.
-fn all_texts(error: &EgressError) -> String {
-    let mut texts = format!("{error}\n{error:?}");
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        texts.push_str(&format!("\n{error}\n{error:?}"));
-        source = error.source();
-    }
-    texts
 }
 
 #[tokio::test]

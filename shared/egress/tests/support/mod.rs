@@ -171,8 +171,13 @@ pub struct Server {
 impl Server {
     /// Answers each request with what a function makes of it (head and body), keeping connections open.
     pub async fn start(answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
+        Self::start_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), answer)
+    }
+
+    /// The same, at an address of the caller's.
+    pub fn start_on(listener: TcpListener, answer: impl Fn(&str) -> Vec<u8> + Send + Sync + 'static) -> Self {
         let answer = Arc::new(answer);
-        Self::serve(move |mut stream, requests| {
+        Self::serve_on(listener, move |mut stream, requests| {
             let answer = Arc::clone(&answer);
             async move {
                 while let Some(request) = read_request(&mut stream).await {
@@ -183,14 +188,20 @@ impl Server {
                 }
             }
         })
-        .await
     }
 
     /// Gives each connection to a function.
     pub async fn serve<F: Future<Output = ()> + Send>(
         handle: impl Fn(TcpStream, Arc<Mutex<Vec<String>>>) -> F + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve_on(TcpListener::bind("127.0.0.1:0").await.unwrap(), handle)
+    }
+
+    /// The same, at an address of the caller's.
+    pub fn serve_on<F: Future<Output = ()> + Send>(
+        listener: TcpListener,
+        handle: impl Fn(TcpStream, Arc<Mutex<Vec<String>>>) -> F + Send + Sync + 'static,
+    ) -> Self {
         let address = listener.local_addr().unwrap();
         let (requests, connections) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicUsize>::default());
         let handle = Arc::new(handle);
@@ -258,4 +269,22 @@ pub fn ok(body: &str) -> Vec<u8> {
 
 pub fn redirect(status: &str, location: &str) -> Vec<u8> {
     response(status, &format!("location: {location}\r\n"), b"")
+}
+
+/// The values of a header in a raw request.
+pub fn sent<'a>(request: &'a str, name: &str) -> Vec<&'a str> {
+    let head = request.split("\r\n\r\n").next().unwrap();
+    let values = head.lines().filter_map(|line| line.split_once(": "));
+    values.filter(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value).collect()
+}
+
+/// Everything that an error may end up in a log or a run's record with.
+pub fn all_texts(error: &dyn std::error::Error) -> String {
+    let mut texts = format!("{error}\n{error:?}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        texts.push_str(&format!("\n{error}\n{error:?}"));
+        source = error.source();
+    }
+    texts
 }
