@@ -483,7 +483,7 @@ pub(crate) async fn load_options(
     let failed = |error: StepError| Problem::new(ProblemCode::TargetFailed, error.message);
     let prepared = match deps.connections.prepare(caller.tenant, &uses, Some(id)).await {
         Ok(prepared) => prepared,
-        Err(tidegate_connections::Called::Step(error)) => return Err(failed(error)),
+        Err(tidegate_connections::Called::Step(error)) => return Err(wrong("action", &error.message)),
         Err(tidegate_connections::Called::Ours(error)) => return Err(ours(error)),
     };
     let call = CallOptions { timeout: std::time::Duration::from_secs(15), idempotency_key: None, traceparent: None };

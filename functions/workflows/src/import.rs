@@ -12,6 +12,7 @@ use tidegate_egress::{Effect, OutboundRequest};
 use tidegate_http::permission::ConnectorsWrite;
 use tidegate_http::{Caller, Created, ETag, Json, Problem, ProblemCode};
 use tidegate_model::{FieldError, Pointer};
+use url::Url;
 use utoipa::ToSchema;
 
 use crate::Deps;
@@ -25,9 +26,9 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ImportConnector {
-    /// Where the document is: `https`, JSON or YAML, up to 20 MB.
+    /// Where the document is: JSON or YAML, up to 20 MB.
     url: Option<String>,
-    /// Or the document itself, up to 4 MB.
+    /// Or the document itself, as an object of JSON, up to 4 MB.
     #[schema(value_type = Option<Object>)]
     document: Option<Value>,
     /// The connector's name; without it one is made of the document's title.
@@ -38,7 +39,7 @@ pub(crate) struct ImportConnector {
     /// path's beginning. Without it all, up to 2,000.
     #[serde(default)]
     include: Vec<String>,
-    /// The API's base URL, instead of the document's servers.
+    /// The API's base URL, instead of the document's servers; relative ones are taken relative to `url`.
     server: Option<String>,
     /// Ways to sign in, as in a manifest, instead of the document's: many documents don't tell theirs.
     #[schema(value_type = Option<Vec<Object>>)]
@@ -81,12 +82,16 @@ pub(crate) async fn import_connector(
     Json(body): Json<ImportConnector>,
 ) -> Result<Response, Problem> {
     let wrong = |at: &str, detail: String| Problem::validation(vec![FieldError::new(Pointer::root().push(at), detail)]);
-    let (document, at) = match (body.url, body.document) {
-        (Some(url), None) => (fetch(&deps, url).await?, "url"),
-        (None, Some(document)) => (document, "document"),
+    let (document, at, server) = match (body.url, body.document) {
+        (Some(url), None) => {
+            let document = fetch(&deps, url.clone()).await?;
+            let server = body.server.or_else(|| server_beside(&url, &document));
+            (document, "url", server)
+        }
+        (None, Some(document)) => (document, "document", body.server),
         _ => return Err(wrong("url", "give either url or document".to_owned())),
     };
-    let options = ImportOptions { name: body.name, title: body.title, include: body.include, server: body.server };
+    let options = ImportOptions { name: body.name, title: body.title, include: body.include, server };
     // Its work is bounded, but may take a second: others go on meanwhile.
     let imported = tokio::task::spawn_blocking(move || import_openapi(&document, &options)).await;
     let imported = imported.map_err(|error| Problem::internal(&error))?;
@@ -116,6 +121,16 @@ pub(crate) async fn import_connector(
     let location = format!("/api/connectors/{}", connector.name());
     let made = ImportedConnector { connector: Some(connector), manifest: None, report };
     Ok((ETag(1), Created { location, body: made }).into_response())
+}
+
+/// The API's base URL where the document doesn't say a whole one: relative servers, and `/` where there is none, are meant
+/// relative to where the document is (<https://spec.openapis.org/oas/v3.1.1.html#server-object>).
+fn server_beside(url: &str, document: &Value) -> Option<String> {
+    let server = document["servers"][0]["url"].as_str().unwrap_or("/");
+    if server.contains("://") || server.contains('{') {
+        return None;
+    }
+    Some(Url::parse(url).ok()?.join(server).ok()?.into())
 }
 
 async fn fetch(deps: &Deps, url: String) -> Result<Value, Problem> {

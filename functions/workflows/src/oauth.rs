@@ -358,7 +358,7 @@ async fn finish(
             let old = ConnectionView::from(before.clone());
             let change = Change::of("connection.renew", found.connection).from(&old).to(&view);
             if connections(change).connections().replace(&before, &renewed).await? {
-                return Ok(renewed);
+                return Ok(deps.connections.test(renewed).await.map_err(ours)?.connection);
             }
         }
         return Err(Problem::new(ProblemCode::Conflict, "The connection was changed at the same moment. Begin anew."));

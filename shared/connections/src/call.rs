@@ -83,6 +83,7 @@ impl Connections {
         let Prepared { tenant, action, usable } = prepared;
         let deadline = Instant::now() + options.timeout;
         let connection = usable.as_ref().map(|usable| Arc::clone(&usable.connection));
+        let input = &*action.given(input);
         // Before anything is counted or waited for.
         action.check_input(input)?;
         let target = action.target(input, connection.as_deref());
@@ -105,6 +106,13 @@ impl Connections {
             let usable = self.fresh(before.clone(), true, deadline).await?;
             result = self.attempt(tenant, &action, Some(&usable), input, &options, deadline).await;
         }
+        if let (Err(failure), Some(before)) = (&result, &connection)
+            && matches!(failure.error.code, ErrorCode::ConnectionUnusable | ErrorCode::EgressDenied)
+            && let Some(now) = self.changed(before).await
+        {
+            // Somebody has just mended it, or consented: what was remembered of it is older. Nothing was done with it.
+            result = self.attempt(tenant, &action, Some(&now), input, &options, deadline).await;
+        }
         if let Some(host) = &target {
             self.note_target(tenant, host, &result).await;
         }
@@ -112,6 +120,14 @@ impl Connections {
             self.note_health(connection, &result).await;
         }
         result.map_err(|failure| failure.error)
+    }
+
+    /// A connection that stands in the store otherwise than it is remembered, in what a call is made of.
+    async fn changed(&self, before: &Connection) -> Option<Usable> {
+        let now = self.reread(before).await.ok()??;
+        let is_same = (&now.sealed, &now.hosts, &now.placement, &now.settings)
+            == (&before.sealed, &before.hosts, &before.placement, &before.settings);
+        if is_same { None } else { self.usable(now).await.ok()? }
     }
 
     async fn attempt(

@@ -99,7 +99,21 @@ impl Connections {
             }
         };
         let options = CallOptions { timeout: TEST_TIMEOUT, idempotency_key: None, traceparent: None };
-        let result = connector.test(self.outside(connection.tenant), usable.credential(), options).await;
+        let mut usable = usable;
+        let mut result = connector.test(self.outside(connection.tenant), usable.credential(), options.clone()).await;
+        if result.as_ref().is_err_and(|failure| failure.is_connection_broken)
+            && usable.connection.oauth.as_ref().is_some_and(|grant| grant.refreshable)
+        {
+            // As a run does it: an access token may end before its time.
+            match self.fresh(usable, true, deadline).await {
+                Ok(fresh) => usable = fresh,
+                Err(error) => {
+                    let connection = self.reread(&connection).await?.map_or(connection, |now| (*now).clone());
+                    return Ok(Tested { connection, error: Some(error), is_testable: true });
+                }
+            }
+            result = connector.test(self.outside(connection.tenant), usable.credential(), options).await;
+        }
         let before = usable.connection.health.clone();
         let (health, error) = match result {
             Ok(None) => {

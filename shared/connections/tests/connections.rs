@@ -393,7 +393,7 @@ async fn answers_that_blame_the_caller_open_nothing_and_successes_cost_nothing()
             }
         }
     });
-    let ((), usage) = calls.await;
+    let ((), usage) = Box::pin(calls).await;
     assert_eq!(usage.all_calls(), 0, "{usage:?}");
 }
 

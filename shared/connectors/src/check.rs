@@ -80,7 +80,21 @@ pub fn read_document(text: &str) -> Result<Value, String> {
     if text.trim_start().starts_with('{') {
         return serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"));
     }
-    serde_saphyr::from_str(text).map_err(|error| format!("it is no YAML: {}", first_line(&error)))
+    yaml(text).map_err(|error| format!("it is no YAML: {error}"))
+}
+
+/// YAML 1.2, to which `no` and `0123` are texts: what a value is must not depend on a country's code. The bounds on aliases and
+/// nesting are the library's own, made for texts of strangers.
+fn yaml(text: &str) -> Result<Value, String> {
+    let options = serde_saphyr::options! { strict_booleans: true, leading_zero_numbers_as_strings: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let told = first_line(&error);
+        let told = told.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+        // What most often goes wrong in a manifest.
+        let is_bare = text.lines().any(|line| line.contains(": {{") || line.contains("- {{"));
+        let hint = if is_bare { "; a text that begins with `{{` has to stand in quotes" } else { "" };
+        format!("{told}{hint}")
+    })
 }
 
 fn parse(text: &str) -> Result<Value, Vec<FieldError>> {
@@ -88,9 +102,7 @@ fn parse(text: &str) -> Result<Value, Vec<FieldError>> {
     if text.len() > MAX_MANIFEST_BYTES {
         return Err(fault(format!("the manifest has more than {MAX_MANIFEST_BYTES} bytes")));
     }
-    // Its bounds on aliases and nesting are the library's own, made for texts of strangers.
-    let document: Value = serde_saphyr::from_str(text)
-        .map_err(|error| fault(format!("the manifest is no YAML: {}", first_line(&error))))?;
+    let document = yaml(text).map_err(|error| fault(format!("the manifest is no YAML: {error}")))?;
     check_json_value(&document).map_err(|error| fault(format!("the manifest has {error}")))?;
     Ok(document)
 }
@@ -480,6 +492,9 @@ impl Check {
                 TemplatePart::Expression(_) => "x",
             })
             .collect();
+        if texts.contains(['{', '}']) {
+            self.tell(at, "has braces: write `{{ input.name }}` where a field of the input goes");
+        }
         if texts.contains(['?', '#']) {
             self.tell(at, "must not have a query or fragment; write the query as `query`");
         }
@@ -525,10 +540,17 @@ impl Check {
             self.expression(&paging.items, &at.push("items"), ANSWER_NAMES);
             match &paging.next {
                 NextPage::Cursor { value, .. } => {
-                    self.expression(value, &at.push("cursor").push("value"), ANSWER_NAMES)
+                    self.expression(value, &at.push("cursor").push("value"), ANSWER_NAMES);
                 }
                 NextPage::NextUrl(value) => self.expression(value, &at.push("next_url"), ANSWER_NAMES),
                 NextPage::Link(_) | NextPage::Page { .. } | NextPage::Offset { .. } => {}
+            }
+        }
+        if action.input["additionalProperties"] == json!(false) {
+            let required = action.input["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            for name in required.filter(|name| !declared.iter().any(|known| known == name)) {
+                let at = at.push("input").push("required");
+                self.tell(&at, format!("names {name:?}, which isn't among the properties, so that no input could fit"));
             }
         }
         self.options(manifest, &action.input, &at.push("input"));

@@ -1,5 +1,6 @@
 //! A connector that is ready to be used: its manifest, checked, and its actions with their schemas.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -124,6 +125,27 @@ impl Action {
                 Some("GET" | "HEAD" | "OPTIONS") => Effect::Read,
                 _ => Effect::Write,
             },
+        }
+    }
+
+    /// A filled-in input without the optional fields that are `null`, where their schemas take none: so a workflow can leave a
+    /// field out by an expression.
+    pub fn given<'v>(&self, input: &'v Value) -> Cow<'v, Value> {
+        let schema = self.input.document();
+        let required =
+            |name: &str| schema["required"].as_array().is_some_and(|names| names.iter().any(|known| known == name));
+        let takes_null = |name: &str| match &schema["properties"][name]["type"] {
+            Value::String(kind) => kind == "null",
+            Value::Array(kinds) => kinds.iter().any(|kind| kind == "null"),
+            _ => true,
+        };
+        let is_left_out = |name: &str, value: &Value| value.is_null() && !required(name) && !takes_null(name);
+        match input {
+            Value::Object(members) if members.iter().any(|(name, value)| is_left_out(name, value)) => {
+                let given = members.iter().filter(|(name, value)| !is_left_out(name, value));
+                Cow::Owned(Value::Object(given.map(|(name, value)| (name.clone(), value.clone())).collect()))
+            }
+            _ => Cow::Borrowed(input),
         }
     }
 

@@ -26,7 +26,7 @@ pub enum EgressError {
     /// The connection was not made for this host, so its secret was not opened.
     #[error(
         "the connection's secret may not be sent to {target}, only to {} (by https unless a port is named): change the \
-         URL, or make a connection for its host",
+         URL, make a connection for its host, or consent, where a new version of the connector names it",
         .hosts.join(", ")
     )]
     HostNotAllowed {

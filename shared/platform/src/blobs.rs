@@ -44,11 +44,20 @@ pub const FILES: &str = "files";
 
 /// The value of `Content-Disposition` (RFC 6266) for a download of this name.
 pub fn attachment(filename: &str) -> String {
-    let plain: String = filename
-        .chars()
-        .map(|char| if char.is_ascii_graphic() && !"\"\\;".contains(char) { char } else { '_' })
+    let is_plain = |char: char| (char.is_ascii_graphic() || char == ' ') && !"\"\\;%".contains(char);
+    let plain: String = filename.chars().map(|char| if is_plain(char) { char } else { '_' }).collect();
+    if plain == filename {
+        return format!("attachment; filename=\"{plain}\"");
+    }
+    // For clients of today the name as it is (RFC 8187).
+    let encoded: String = filename
+        .bytes()
+        .map(|byte| match byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            true => char::from(byte).to_string(),
+            false => format!("%{byte:02X}"),
+        })
         .collect();
-    format!("attachment; filename=\"{plain}\"")
+    format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{encoded}")
 }
 
 /// A blob's key that the port refuses.

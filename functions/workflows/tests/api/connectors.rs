@@ -187,7 +187,7 @@ async fn a_manifest_that_is_wrong_changes_nothing() {
         (json!({"surprise": 1}), "/surprise"),
     ] {
         let wrong = manifest("a.test", |document| {
-            document.as_object_mut().unwrap().extend(change.as_object().unwrap().clone())
+            document.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         });
         let answer = app.post(owner, "/api/connectors", &wrong).await.expect(422);
         assert!(answer.pointers().contains(&pointer), "{change}: {}", answer.body);

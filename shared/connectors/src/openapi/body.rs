@@ -41,7 +41,10 @@ impl<'d> Action<'_, 'd> {
             Err(format!("a body of {}", kinds.join(" or ")))
         };
         match taken {
-            Err(what) if required => Err(format!("it needs {what}, which a step can't send")),
+            // A write whose only body can't be sent does nothing that anybody wants.
+            Err(what) if required || matches!(&*self.operation.method, "POST" | "PUT" | "PATCH") => {
+                Err(format!("it needs {what}, which a step can't send"))
+            }
             Err(what) => {
                 self.reader.note(format!("{what} can't be sent; it is left out"));
                 Ok(())

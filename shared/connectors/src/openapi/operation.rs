@@ -170,7 +170,7 @@ impl<'d> Action<'_, 'd> {
             };
             match taken {
                 Ok(()) => {}
-                Err(why) if required && place != "cookie" => {
+                Err(why) if required => {
                     return Err(format!("its parameter {:?} {why}", clip(name, 60)));
                 }
                 Err(why) => self.reader.note(format!("the parameter {:?} {why}; it is left out", clip(name, 60))),
