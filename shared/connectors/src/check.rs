@@ -525,7 +525,7 @@ impl Check {
             self.expression(&paging.items, &at.push("items"), ANSWER_NAMES);
             match &paging.next {
                 NextPage::Cursor { value, .. } => {
-                    self.expression(value, &at.push("cursor").push("value"), ANSWER_NAMES)
+                    self.expression(value, &at.push("cursor").push("value"), ANSWER_NAMES);
                 }
                 NextPage::NextUrl(value) => self.expression(value, &at.push("next_url"), ANSWER_NAMES),
                 NextPage::Link(_) | NextPage::Page { .. } | NextPage::Offset { .. } => {}
