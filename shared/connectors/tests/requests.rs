@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use tidegate_connectors::{Action, RequestParts};
+use tidegate_connectors::{Action, RequestParts, Uses};
 use tidegate_model::ErrorCode;
 use url::Url;
 use wiremock::matchers::any;
@@ -236,6 +236,47 @@ fn a_requests_headers_win_over_the_connectors() {
             refused,
             Err("the header x-version has characters that a header can't carry".to_owned()),
             "{value:?}"
+        );
+    }
+}
+
+/// Where a constant told the forms apart, an input that fits none of them was taken.
+#[test]
+fn an_input_that_fits_none_of_the_forms_is_refused() {
+    let forms = json!([
+        {"properties": {"kind": {"const": "mail"}, "to": {"type": "string"}}, "required": ["kind", "to"]},
+        {"properties": {"kind": {"const": "call"}, "number": {"type": "integer"}}, "required": ["kind", "number"]},
+    ]);
+    for forms_as in ["oneOf", "anyOf"] {
+        let mut manifest = json!({
+            "format": 1, "name": "acme", "title": "Acme", "hosts": ["api.acme.test"], "base_url": "https://api.acme.test",
+            "auth": [{"id": "none", "type": "none"}],
+            "actions": {"act": {
+                "title": "Act", "effect": "write", "input": {"type": "object"}, "request": {"method": "POST", "path": "/"},
+            }},
+        });
+        manifest["actions"]["act"]["input"][forms_as] = forms.clone();
+        let action = Arc::clone(&connector(&manifest.to_string()).actions["act"]);
+        let uses = Uses::Action(Arc::clone(&action));
+        for (input, fault) in [
+            (json!({"kind": "mail", "to": "a"}), None),
+            (json!({"kind": "call", "number": 1}), None),
+            (json!({"kind": "fax", "to": "a"}), Some(r#"/kind must be one of "mail", "call""#)),
+            (json!({"kind": 7}), Some(r#"/kind must be one of "mail", "call""#)),
+            (json!({"kind": "call", "to": "a"}), Some("/number is required")),
+            (json!({"kind": "call", "number": "1"}), Some("/number expected a whole number, not a string")),
+            (json!({"to": "a"}), Some(" has none of the forms that are allowed here")),
+        ] {
+            let refused = fault.map(|fault| format!("the input does not fit acme.act: /with{fault}"));
+            assert_eq!(made_by(&action, &input).err(), refused, "{forms_as} {input}");
+            let saved = uses.validate_step_input(input.as_object().unwrap(), |text| text.contains("{{"));
+            assert_eq!(saved.len(), usize::from(fault.is_some()), "{forms_as} {input}: {saved:?}");
+        }
+        let later = json!({"kind": "{{ kind }}"});
+        assert_eq!(
+            uses.validate_step_input(later.as_object().unwrap(), |text| text.contains("{{")),
+            [],
+            "known in the run"
         );
     }
 }
