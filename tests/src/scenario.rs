@@ -392,7 +392,7 @@ pub async fn connectors(api: &Api, sink: &Sink) -> anyhow::Result<()> {
         "pending: {detail}"
     );
     ensure!(thief.received().is_empty(), "the new host was called: {:?}", thief.received());
-    api.post(&format!("{path}/consent"), json!({"version": 2})).await?;
+    api.post(&format!("{path}/consent"), json!({"consent": detail["pending"]["consent"]})).await?;
     until("the consent", DEADLINE, async || {
         let run = api.post_webhook(&workflow, "application/json", &[], &order).await?;
         Ok((api.finished_run(&run, DEADLINE).await?["status"] == "succeeded").then_some(()))

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use tidegate_connectors::manifest::{SignIn, SignInKind};
 use tidegate_connectors::{CallOptions, Connector, Entered, Grant, catalogue};
 use tidegate_http::permission::{ConnectionsConsent, ConnectionsRead, ConnectionsUse, ConnectionsWrite};
-use tidegate_http::{Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Time};
+use tidegate_http::{
+    Caller, Change, Created, Json, ListOf, PageQuery, Path, Problem, ProblemCode, Query, Time, sha256_hex,
+};
 use tidegate_model::{
     Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthGrant, Pointer, PrincipalId, Publisher, StepError,
     Tenant, TenantId, UserId, WorkflowId,
@@ -175,12 +177,18 @@ pub(crate) struct UsedBy {
 pub(crate) struct PendingConsent {
     /// The version of the connector.
     version: u32,
+    /// Names exactly this, and nothing else ever: what `POST /api/connections/{id}/consent` takes.
+    consent: String,
     /// The hosts that the secret may then be sent to.
     hosts: Vec<String>,
     /// Those of them that are new.
     new_hosts: Vec<String>,
     /// Whether the secret goes elsewhere in a request.
     moves_secret: bool,
+    /// The headers that it would go into.
+    headers: Vec<String>,
+    /// The parameters of the query that it would go into.
+    query: Vec<String>,
 }
 
 /// Create a connection
@@ -392,8 +400,8 @@ pub(crate) async fn test_connection(
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GiveConsent {
-    /// The connector's version, as `pending` names it.
-    version: u32,
+    /// What is consented to: `pending.consent` of the connection.
+    consent: String,
 }
 
 /// Let a connection follow its connector
@@ -415,10 +423,8 @@ pub(crate) async fn consent_connection(
     let Some((connector, grant)) = current_grant(&deps, &before).await? else {
         return Err(Problem::new(ProblemCode::ConnectorGone, GONE));
     };
-    if connector.version != body.version {
-        let now = connector.version;
-        let detail =
-            format!("The connector's current version is {now}. Look at what it asks for, and consent to that.");
+    if digest_of(&connector, &grant) != body.consent {
+        let detail = "It asks for something else than that. Look at the connection's `pending` again.";
         return Err(Problem::new(ProblemCode::Conflict, detail));
     }
     let after = Connection { hosts: grant.hosts, placement: grant.placement, ..before.clone() };
@@ -532,14 +538,26 @@ async fn detail(deps: &Deps, connection: Connection) -> Result<ConnectionDetail,
         let new_hosts: Vec<_> = grant.hosts.iter().filter(|host| !connection.hosts.contains(host)).cloned().collect();
         let moves_secret = grant.placement != connection.placement;
         let version = connector.version;
+        let names = |placed: &[(String, _)]| placed.iter().map(|(name, _)| name.clone()).collect();
+        let (headers, query) = (names(&grant.placement.headers), names(&grant.placement.query));
+        let consent = digest_of(&connector, &grant);
         (!new_hosts.is_empty() || moves_secret).then_some(PendingConsent {
             version,
+            consent,
             hosts: grant.hosts,
             new_hosts,
             moves_secret,
+            headers,
+            query,
         })
     });
     Ok(ConnectionDetail { connection: connection.into(), workflows, pending })
+}
+
+/// What somebody consents to, to the last byte: versions of a connector that is deleted and made again have the same numbers.
+fn digest_of(connector: &Connector, grant: &Grant) -> String {
+    let exactly = serde_json::json!([connector.name(), connector.publisher, grant.hosts, grant.placement]);
+    sha256_hex(exactly.to_string().as_bytes())
 }
 
 async fn used_by(deps: &Deps, connection: &Connection) -> Result<Vec<UsedBy>, Problem> {

@@ -2,6 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -333,7 +334,7 @@ pub(crate) async fn create_connector(
     State(deps): State<Deps>,
     Raw(body): Raw,
 ) -> Result<Response, Problem> {
-    let manifest = read(&body)?;
+    let manifest = read(body).await?;
     let detail = create(&caller, &deps, manifest).await?;
     let location = format!("/api/connectors/{}", detail.connector.name);
     Ok((ETag(1), Created { location, body: detail }).into_response())
@@ -361,7 +362,7 @@ pub(crate) async fn replace_connector(
 ) -> Result<(ETag, Json<ConnectorDetail>), Problem> {
     let before = deps.store.connectors().head(caller.tenant, &name).await?.ok_or_else(Problem::not_found)?;
     if_match.check(before.version.into())?;
-    let manifest = read(&body)?;
+    let manifest = read(body).await?;
     if manifest.connector.name != name {
         let detail = format!("must be {name:?}, the name in the address; a connector's name stays");
         return Err(Problem::validation(vec![FieldError::new("/name".into(), detail)]));
@@ -391,11 +392,15 @@ pub(crate) async fn delete_connector(
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
 }
 
-fn read(body: &[u8]) -> Result<Manifest, Problem> {
-    let text = std::str::from_utf8(body).map_err(|_| {
-        Problem::new(ProblemCode::MalformedRequest, "The body is no text: a manifest is YAML or JSON, in UTF-8.")
-    })?;
-    read_manifest(text).map_err(Problem::validation)
+/// Reads and checks a manifest, beside what else there is to do: thousands of schemas take seconds.
+async fn read(body: Bytes) -> Result<Manifest, Problem> {
+    let checked = tokio::task::spawn_blocking(move || {
+        let text = std::str::from_utf8(&body).map_err(|_| {
+            Problem::new(ProblemCode::MalformedRequest, "The body is no text: a manifest is YAML or JSON, in UTF-8.")
+        })?;
+        read_manifest(text).map_err(Problem::validation)
+    });
+    checked.await.map_err(|error| Problem::internal(&error))?
 }
 
 pub(crate) async fn create(

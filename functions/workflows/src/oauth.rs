@@ -22,8 +22,8 @@ use tidegate_http::{
     RequestContext, Time, cookie, html_page,
 };
 use tidegate_model::{
-    Actor, Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthClient, OAuthGrant, OAuthState, Pointer,
-    Publisher, TenantStatus,
+    Actor, Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthClient, OAuthGrant, OAuthState, Permission,
+    Pointer, Publisher, TenantStatus,
 };
 use utoipa::{IntoParams, ToSchema};
 use zeroize::Zeroizing;
@@ -279,7 +279,9 @@ async fn finish(
     let is_alive = session.is_some_and(|session| session.expires_at > deps.clock.now());
     let member = deps.store.tenants().member(found.tenant, found.user.into()).await?;
     let tenant = deps.store.tenants().get(found.tenant).await?.ok_or_else(gone)?;
-    if !is_alive || member.is_none() || tenant.status != TenantStatus::Active {
+    // What the person may do may have changed since.
+    let may = member.is_some_and(|member| tenant.permissions(&member.role).contains(&Permission::ConnectionsWrite));
+    if !is_alive || !may || tenant.status != TenantStatus::Active {
         return Err(gone());
     }
     let refused = |detail: String| Problem::new(ProblemCode::TargetFailed, detail);

@@ -240,7 +240,6 @@ async fn a_refusal_with_any_status_breaks_the_connection_and_says_why() {
             "bad_refresh_token",
         ),
         (ResponseTemplate::new(400).set_body_json(json!({"error": "invalid_grant"})), "invalid_grant"),
-        (ResponseTemplate::new(200).set_body_string("<html>sign in</html>"), "without a token"),
     ] {
         let id = setup.connection(&connector, -5).await;
         setup.gives(answer, &[]).await;

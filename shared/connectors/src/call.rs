@@ -21,8 +21,8 @@ pub const MAX_ITEMS: u64 = 10_000;
 const DEFAULT_ITEMS: usize = 1_000;
 /// The most pages of one call.
 const MAX_PAGES: usize = 200;
-/// What the pages of one call may take together: they are kept in memory.
-const MAX_PAGED_BYTES: usize = 16 * 1024 * 1024;
+/// What the pages of one call and the items made of them may take together: they are kept in memory.
+const MAX_PAGED_BYTES: usize = 32 * 1024 * 1024;
 
 /// What calls go out with.
 #[derive(Clone, Copy)]
@@ -249,7 +249,9 @@ impl Pages {
 
     /// Takes an item; tells whether there was room for it.
     pub(crate) fn push(&mut self, item: Value) -> bool {
-        let has_room = self.items.len() < self.max_items;
+        // What comes out counts as what came in does: an output can repeat a page's text for each of its items.
+        self.bytes += serde_json::to_vec(&item).map_or(MAX_PAGED_BYTES, |json| json.len());
+        let has_room = self.items.len() < self.max_items && self.bytes <= MAX_PAGED_BYTES;
         if has_room {
             self.items.push(item);
         }

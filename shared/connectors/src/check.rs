@@ -26,6 +26,8 @@ const MAX_ACTION_BYTES: usize = 128 * 1024;
 const MAX_CONNECTOR_BYTES: usize = 64 * 1024;
 /// More errors than these help nobody.
 const MAX_ERRORS: usize = 50;
+/// Compiled patterns take time and memory.
+const MAX_PATTERNS: usize = 500;
 
 static SCHEMA: Schema = Schema::new(include_str!("../../../docs/connector.schema.json"));
 
@@ -159,6 +161,13 @@ impl Check {
                     "is for built-in connectors; give authorization_url and token_url, and each connection its client";
                 self.tell(&at.push("provider"), detail);
             }
+        }
+        let patterns: usize = manifest.actions.values().map(|action| patterns_in(&action.input)).sum();
+        if patterns > MAX_PATTERNS {
+            self.tell(
+                &root.push("actions"),
+                format!("have {patterns} patterns; at most {MAX_PATTERNS} can be checked"),
+            );
         }
         for (name, action) in &manifest.actions {
             let at = root.push("actions").push(name);
@@ -520,6 +529,8 @@ impl Check {
         match (&action.request, action.native) {
             (Some(_), Some(_)) => self.tell(at, "takes only one of request, native"),
             (Some(request), None) => {
+                let paged = action.paging.iter().map(|_| "max_items".to_owned());
+                let declared: Vec<_> = declared.iter().cloned().chain(paged).collect();
                 self.request(connector, request, &declared, action.auth.as_deref(), &at.push("request"));
             }
             (None, _) => {}
@@ -607,6 +618,19 @@ impl Check {
 pub fn is_reserved(name: &str) -> bool {
     let of_engine = Builtin::ALL.into_iter().any(|builtin| builtin.name().split('.').next() == Some(name));
     of_engine || catalogue::names().any(|known| known == name) || matches!(name, "event" | "code")
+}
+
+/// How many regular expressions a schema has.
+fn patterns_in(schema: &Value) -> usize {
+    match schema {
+        Value::Object(members) => {
+            let own = usize::from(members.get("pattern").is_some_and(Value::is_string));
+            let by_name = members.get("patternProperties").and_then(Value::as_object).map_or(0, Map::len);
+            own + by_name + members.values().map(patterns_in).sum::<usize>()
+        }
+        Value::Array(items) => items.iter().map(patterns_in).sum(),
+        _ => 0,
+    }
 }
 
 fn reference_in(schema: &Value, at: &Pointer) -> Option<Pointer> {

@@ -17,7 +17,7 @@ pub(crate) fn failure(error: EgressError) -> Failure {
             ErrorCode::ConnectFailed
         }
         EgressError::Timeout(_) => ErrorCode::StepTimeout,
-        EgressError::ResponseTooLarge { .. } => ErrorCode::ResponseInvalid,
+        EgressError::ResponseTooLarge { .. } | EgressError::Encoded { .. } => ErrorCode::ResponseInvalid,
         EgressError::Redirect { .. } => ErrorCode::TargetFailed,
         EgressError::Mail { kind: MailFailure::Credential, .. } => ErrorCode::ConnectionUnusable,
         EgressError::Mail { .. } => ErrorCode::TargetFailed,

@@ -7,6 +7,12 @@ use jsonschema::{PatternOptions, ValidationError, Validator};
 use serde_json::Value;
 use tidegate_model::{FieldError, Pointer};
 
+/// More errors than these help nobody, and a schema of a stranger's may have long ones.
+const MAX_ERRORS: usize = 50;
+const MAX_DETAIL_BYTES: usize = 1_000;
+/// How large a pattern may be once it is compiled, in bytes.
+const MAX_COMPILED_PATTERN: usize = 256 * 1024;
+
 /// A JSON Schema (draft 2020-12).
 pub struct Schema {
     source: Source,
@@ -50,6 +56,14 @@ impl Schema {
             Ok((_, validator)) => {
                 for error in validator.iter_errors(value) {
                     explain(&error, skip, &mut errors);
+                    if errors.len() >= MAX_ERRORS {
+                        break;
+                    }
+                }
+                for error in &mut errors {
+                    if error.detail.len() > MAX_DETAIL_BYTES {
+                        error.detail = error.detail.chars().take(MAX_DETAIL_BYTES / 4).chain(['…']).collect();
+                    }
                 }
             }
             Err(fault) => errors.push(FieldError::new(Pointer::root(), format!("can't be checked: {fault}"))),
@@ -64,7 +78,8 @@ impl Schema {
                 Source::Document(document) => document.clone(),
             };
             // Patterns of manifests come from outside: these take linear time, whatever the pattern.
-            let options = jsonschema::options().with_pattern_options(PatternOptions::regex());
+            let options =
+                jsonschema::options().with_pattern_options(PatternOptions::regex().size_limit(MAX_COMPILED_PATTERN));
             let validator = options.build(&document).map_err(|error| error.to_string())?;
             Ok((document, validator))
         })

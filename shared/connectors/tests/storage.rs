@@ -266,7 +266,10 @@ async fn a_link_is_good_for_its_time_and_for_nothing_else() {
     is(&hour, "reports/2026.csv", "2026.csv");
     is(&minute, "reports/2026.csv", "Report March.csv");
     is(&week, "other", "ü\"; x=.csv");
-    assert_eq!(tidegate_platform::blobs::attachment("ü\"; x=.csv"), "attachment; filename=\"____x=.csv\"");
+    assert_eq!(
+        tidegate_platform::blobs::attachment("ü\"; x=.csv"),
+        "attachment; filename=\"___ x=.csv\"; filename*=UTF-8''%C3%BC%22%3B%20x%3D.csv"
+    );
 
     // Nobody makes a link of another, nor one of their own.
     let (payload, signature) = hour.split_once('.').unwrap();

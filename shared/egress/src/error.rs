@@ -93,6 +93,14 @@ pub enum EgressError {
         /// The bound, after decompression.
         limit: usize,
     },
+    /// The response's body is packed in a way that wasn't asked for; the request has arrived.
+    #[error("the answer from {host} is encoded as {encoding}, which wasn't asked for and can't be read")]
+    Encoded {
+        /// The host.
+        host: String,
+        /// The encoding.
+        encoding: String,
+    },
     /// A redirect that is not followed.
     #[error("{host} redirects {reason}")]
     Redirect {
@@ -131,6 +139,7 @@ impl EgressError {
             | Self::RequestTooLarge { .. }
             | Self::ResponseTooLarge { .. }
             | Self::Redirect { .. }
+            | Self::Encoded { .. }
             | Self::Setup(_) => false,
         }
     }
@@ -138,7 +147,11 @@ impl EgressError {
     /// Whether the target may have seen the request, so that a write may have taken effect.
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Interrupted { .. } | Self::Timeout(_) | Self::ResponseTooLarge { .. } | Self::Redirect { .. } => true,
+            Self::Interrupted { .. }
+            | Self::Timeout(_)
+            | Self::ResponseTooLarge { .. }
+            | Self::Redirect { .. }
+            | Self::Encoded { .. } => true,
             Self::InvalidUrl(_)
             | Self::InvalidRequest(_)
             | Self::DeniedAddress { .. }

@@ -10,10 +10,12 @@ pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent"
 
 const AGENT: &str = concat!("Tidegate/", env!("CARGO_PKG_VERSION"));
 
-/// Whether a header is the client's own: it names the target, frames the message or belongs to one connection (RFC 9110,
+/// Whether a header is the client's own: it names the target, frames the message (or says how the answer may be packed, in which
+/// secrets couldn't be found any more) or belongs to one connection (RFC 9110,
 /// section 7.6.1). A caller that could set one could smuggle a second request behind the first.
 pub fn is_reserved_header(name: &str) -> bool {
-    const NAMES: [&str; 13] = [
+    const NAMES: [&str; 14] = [
+        "accept-encoding",
         "connection",
         "content-length",
         "expect",

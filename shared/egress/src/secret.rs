@@ -114,7 +114,12 @@ impl<'a> Secret<'a> {
         let path =
             url.iter().filter_map(|url| url.split_once("://")?.1.split_once('/')).map(|(_, path)| path.to_owned());
         let fields = self.fields.values().map(|text| text.to_string());
-        let masks = Masks::new(fields.chain(path).chain(encoded));
+        // A vendor may answer with the part of the URL that makes it a secret.
+        let parts: Vec<String> = match &url {
+            Some(url) => url.split(['/', '?', '&', '=', '#']).skip(3).map(str::to_owned).collect(),
+            None => Vec::new(),
+        };
+        let masks = Masks::new(fields.chain(path).chain(parts).chain(encoded));
         Ok(Injected { url, headers, query, masks })
     }
 

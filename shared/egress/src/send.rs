@@ -74,6 +74,7 @@ impl Egress {
                 false => None,
             };
             let Some(next) = next else {
+                check_readable(&url, &response, credential.is_some())?;
                 let mut response = self.receive(&url, response, max_response_bytes).await?;
                 masks.hide_in_headers(&mut response.headers);
                 response.body = masks.hide_in_body(response.body);
@@ -100,6 +101,11 @@ impl Egress {
         mut headers: HeaderMap,
         credential: Option<Credential<'_>>,
     ) -> Result<Prepared, EgressError> {
+        if credential.is_some() && headers.contains_key(http::header::RANGE) {
+            // Pieces of an echoed secret couldn't be told for what they are.
+            let reason = "it has a Range header, which a call with a connection can't; remove it";
+            return Err(EgressError::InvalidRequest(reason.to_owned()));
+        }
         let Some(credential) = credential else {
             return Ok(Prepared { url: self.parse(&request.url)?, headers, secrets: Vec::new(), masks: Masks::none() });
         };
@@ -222,6 +228,17 @@ impl Egress {
                 .map_err(|error| EgressError::Setup(innermost(&error)))
         });
         client.as_ref().map_err(Clone::clone)
+    }
+}
+
+/// In an answer that is packed in a way that wasn't asked for, an echoed secret couldn't be found and hidden.
+fn check_readable(url: &Url, response: &reqwest::Response, has_secret: bool) -> Result<(), EgressError> {
+    let encoding = response.headers().get(http::header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    match encoding {
+        Some(encoding) if has_secret && !encoding.eq_ignore_ascii_case("identity") => {
+            Err(EgressError::Encoded { host: host_of(url), encoding: encoding.chars().take(40).collect() })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -107,18 +107,23 @@ async fn every_change_leaves_one_entry_with_before_and_after() {
     tell(&patch, "/api/connections/{id}");
     assert_eq!((&*entry.action, entry.before), ("connection.update", Some(created)));
     assert_eq!(entry.after.unwrap()["name"], renamed["name"]);
-    let (entry, _) = setup.leaves(post.clone(), &format!("{path}/consent"), &json!({"version": 1}), 200).await;
-    tell(&post, "/api/connections/{id}/consent");
-    assert_eq!(&*entry.action, "connection.consent");
 
     let manifest = |host: &str| crate::connectors::manifest(host, |_| {});
     let (entry, created) = setup.leaves(post.clone(), "/api/connectors", &manifest("a.test"), 201).await;
     tell(&post, "/api/connectors");
     assert_eq!((&*entry.action, &*entry.target), ("connector.create", "acme"));
     assert_eq!((entry.before, &entry.after.unwrap()["version"]), (None, &created["version"]));
+    let acme = json!({"name": "Acme", "connector": "acme", "data": {"api_key": SECRET}});
+    let (_, connected) = setup.leaves(post.clone(), "/api/connections", &acme, 201).await;
     let (entry, _) = setup.leaves(put.clone(), "/api/connectors/acme", &manifest("b.test"), 200).await;
     tell(&put, "/api/connectors/{name}");
     assert_eq!((&*entry.action, &entry.after.unwrap()["version"]), ("connector.update", &json!(2)));
+    let at = format!("/api/connections/{}", connected["id"].as_str().unwrap());
+    let pending = setup.app.get(&setup.owner, &at).await.expect(200).body["pending"].clone();
+    let consent = json!({"consent": pending["consent"]});
+    let (entry, _) = setup.leaves(post.clone(), &format!("{at}/consent"), &consent, 200).await;
+    tell(&post, "/api/connections/{id}/consent");
+    assert_eq!((&*entry.action, &entry.after.unwrap()["hosts"]), ("connection.consent", &json!(["b.test"])));
     let (entry, _) = setup.leaves(delete.clone(), "/api/connectors/acme", &Value::Null, 204).await;
     tell(&delete, "/api/connectors/{name}");
     assert_eq!((&*entry.action, &entry.before.unwrap()["version"]), ("connector.delete", &json!(2)));

@@ -165,11 +165,20 @@ async fn a_new_version_gets_no_secret_for_its_new_host_until_somebody_consents()
     assert_eq!((last.url.query(), last.headers["x-key"].to_str().unwrap()), (None, "s3cr3t-s3cr3t"), "where it was");
 
     // Neither can the editor consent, nor anybody to another version than the one that was looked at.
-    app.post(&editor, &at("/consent"), &json!({"version": 3})).await.expect(403);
-    assert_eq!(app.post(owner, &at("/consent"), &json!({"version": 2})).await.expect(409).text("/code"), "conflict");
+    let seen = json!({"consent": detail["pending"]["consent"]});
+    assert_eq!(detail["pending"]["query"], json!(["leak"]));
+    app.post(&editor, &at("/consent"), &seen).await.expect(403);
     setup.upload(&editor, &manifest(&bad, |_| {}), 4).await;
+    assert_eq!(app.post(owner, &at("/consent"), &seen).await.expect(409).text("/code"), "conflict");
+    // The same number again, of a connector that was deleted and made anew.
+    app.delete(&editor, "/api/connectors/acme").await.expect(204);
+    setup.upload(&editor, &manifest(&good, |_| {}), 1).await;
+    setup.upload(&editor, &manifest(&good, |_| {}), 2).await;
+    setup.upload(&editor, &manifest(&bad, |_| {}), 3).await;
+    assert_eq!(app.post(owner, &at("/consent"), &seen).await.expect(409).text("/code"), "conflict");
     assert_eq!(thief.received_requests().await.unwrap().len(), 0, "no secret left so far");
-    let consented = app.post(owner, &at("/consent"), &json!({"version": 4})).await.expect(200).body;
+    let pending = app.get(owner, &at("")).await.expect(200).body["pending"].clone();
+    let consented = app.post(owner, &at("/consent"), &json!({"consent": pending["consent"]})).await.expect(200).body;
     assert_eq!((&consented["hosts"], &consented["pending"]), (&json!([bad]), &Value::Null));
     assert_eq!(app.post(owner, &at("/test"), &Value::Null).await.expect(200).body["ok"], true);
     assert_eq!(thief.received_requests().await.unwrap().len(), 1);
