@@ -9,7 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
-use tidegate_http::{Api, Health, RandomSecret, error_pages, write_api_key};
+use tidegate_http::{Api, Health, RandomSecret, error_pages, sha256_hex, write_api_key};
 use tidegate_model::{
     ApiKey, DeadLetter, ErrorCode, Limits, Member, Message, Payload, Permission, Role, RunRow, RunStatus, StartMessage,
     TriggerInput, TriggerKind,
@@ -306,7 +306,12 @@ impl Cast {
             "POST /api/connections" | "POST /api/credentials" => connection,
             "PATCH /api/connections/{id}" => json!({"name": "d"}),
             "POST /api/connections/{id}/test" => Value::Null,
-            "POST /api/connections/{id}/consent" => json!({"version": 1}),
+            // To what the connection does already.
+            "POST /api/connections/{id}/consent" => {
+                let placed = json!([["authorization", {"text": [{"text": "Bearer "}, {"secret": "token"}]}]]);
+                let grant = json!(["clerk", "tenant", ["127.0.0.1:9"], {"headers": placed}]);
+                json!({"consent": sha256_hex(grant.to_string().as_bytes())})
+            }
             "POST /api/connections/{id}/options" => json!({"action": "clerk.send", "field": "to"}),
             "POST /api/connections/oauth" => json!({
                 "name": "c", "connector": "github", "data": {"type": "oauth", "client_id": "a", "client_secret": "b"},

@@ -449,3 +449,45 @@ async fn what_a_call_lacks_is_said_before_it_is_made() {
     assert_eq!(error.code, ErrorCode::ConnectionUnusable);
     assert_eq!(setup.vendor.received_requests().await.unwrap().len(), 0);
 }
+
+/// The test of a connection does as a run does: a token that ended before its time breaks nothing.
+#[tokio::test]
+async fn a_test_renews_the_token_too() {
+    let setup = setup().await;
+    let connector =
+        setup.connector(|document| document["test"] = json!({"request": {"method": "GET", "path": "/thing"}}));
+    let id = setup.connection(&connector.await, 3_000).await;
+    setup.gives(tokens(None), &["second-access"]).await;
+    // It is the API's to test.
+    let process = setup.process_over(setup.world.store_of("workflows"));
+    let tested = process.test(setup.stored(id).await).await.unwrap();
+    assert_eq!((tested.error, tested.connection.health.status), (None, HealthStatus::Ok));
+    assert_eq!(setup.asked_for_tokens().await.len(), 1);
+}
+
+/// What somebody has just mended counts at once, though a process remembers it as it was.
+#[tokio::test]
+async fn a_credential_that_was_just_entered_anew_is_used_at_once() {
+    let setup = setup().await;
+    let change = |document: &mut Value| document["auth"] = json!([{"id": "key", "type": "bearer"}]);
+    let connector = setup.connector(change).await;
+    let id = setup.made(&connector, json!({"token": "stale-token"}), None).await;
+    let fresh = setup.made(&connector, json!({"token": "second-access"}), None).await;
+    setup.gives(tokens(None), &["second-access"]).await;
+    let process = setup.process();
+    assert_eq!(setup.call(&process, id).await.unwrap_err().code, ErrorCode::ConnectionUnusable);
+    // Without the first call's note of it, so that the process goes on with what it remembers.
+    assert_eq!(setup.call(&process, id).await.unwrap_err().code, ErrorCode::ConnectionUnusable);
+    let (before, other) = (setup.stored(id).await, setup.stored(fresh).await);
+    let hosts = vec!["elsewhere.test".to_owned()];
+    let moved = Connection { hosts, ..before.clone() };
+    assert!(setup.world.store.connections().replace(&before, &moved).await.unwrap());
+    let refused = setup.call(&setup.process(), id).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::EgressDenied);
+    let late = setup.process();
+    assert_eq!(setup.call(&late, id).await.unwrap_err().code, ErrorCode::EgressDenied);
+    let consented = Connection { hosts: other.hosts, ..moved.clone() };
+    assert!(setup.world.store.connections().replace(&moved, &consented).await.unwrap());
+    let error = setup.call(&late, id).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::ConnectionUnusable, "it reaches the vendor by now: {}", error.message);
+}

@@ -581,3 +581,56 @@ async fn a_next_address_that_repeats_the_key_is_called_with_the_connections_own(
     let sent: Vec<_> = requests.iter().map(|request| request.url.query().unwrap_or_default()).collect();
     assert_eq!(sent, ["of=key&key=s3cr3ts3cr3t", "of=key&after=3&key=s3cr3ts3cr3t", "of=key&after=6&key=s3cr3ts3cr3t"]);
 }
+
+/// An output that repeats a page's text for each of its items made gigabytes of one megabyte.
+#[tokio::test]
+async fn what_comes_of_pages_is_bounded_as_what_they_bring() {
+    let setup = setup(LOOPBACK).await;
+    let items: Vec<_> = (0..2_000).collect();
+    let page = json!({"pad": "x".repeat(200_000), "items": items});
+    Mock::given(any()).respond_with(ResponseTemplate::new(200).set_body_json(page)).mount(&setup.server).await;
+    let host = setup.server.address().to_string();
+    let manifest = json!({
+        "format": 1, "name": "acme", "title": "Acme", "hosts": [host], "base_url": format!("http://{host}"),
+        "auth": [{"id": "none", "type": "none"}],
+        "actions": {"act": {
+            "title": "Act", "effect": "read", "input": {"type": "object"}, "request": {"method": "GET", "path": "/"},
+            "paging": {"items": "{{ body.items }}", "link": true}, "output": {"x": "{{ body.pad }}", "n": "{{ item }}"},
+        }},
+    });
+    let action = Arc::clone(&connector(&manifest.to_string()).actions["act"]);
+    let output = setup.call(&action, &json!({}), None).await.unwrap();
+    let count = output["items"].as_array().unwrap().len();
+    assert!(output["complete"] == false && (100..200).contains(&count), "{count} items");
+}
+
+#[test]
+fn an_input_with_many_faults_is_refused_in_few_words() {
+    let long = "x".repeat(50_000);
+    let action = action_of(
+        &json!({}),
+        &json!({"input": {
+            "type": "object", "properties": {"list": {"type": "array", "items": {"enum": [long]}}},
+        }}),
+    );
+    let errors = action.input.errors(&json!({"list": vec![0; 3_000]}), |_| false);
+    assert_eq!(errors.len(), 50);
+    assert!(errors.iter().all(|error| error.detail.len() <= 1_000));
+}
+
+#[test]
+fn an_optional_field_that_is_null_counts_as_left_out() {
+    let action = action_of(
+        &json!({}),
+        &json!({"input": {
+            "type": "object", "required": ["must"], "additionalProperties": false,
+            "properties": {
+                "must": {"type": "string"}, "may": {"type": "string"}, "either": {"type": ["string", "null"]}, "any": {},
+            },
+        }}),
+    );
+    let given = |input: Value| action.given(&input).into_owned();
+    assert_eq!(given(json!({"must": "a", "may": null})), json!({"must": "a"}));
+    let kept = json!({"must": null, "either": null, "any": null, "unknown": null, "may": "b"});
+    assert_eq!(given(kept.clone()), kept);
+}

@@ -816,3 +816,40 @@ async fn a_proxy_in_the_environment_is_ignored() {
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
     assert_eq!(proxy.connections(), 0);
 }
+
+/// An author who asks for another packing gets echoes past the masks; one who asks for pieces, too.
+#[tokio::test]
+async fn what_is_packed_or_cut_is_not_read_with_a_secret() {
+    let server = Server::start(|_| response("200 OK", "content-encoding: deflate\r\n", b"\x78\x9c packed")).await;
+    let vault = Vault::new();
+    let egress = egress(&vault);
+    let sealed = vault.connection(&[&server.host()], r#"{"type":"bearer","token":"hunter2-hunter2"}"#).await;
+    let error = egress.send(get(&server.url("/")), sealed.credential()).await.unwrap_err();
+    assert!(matches!(&error, EgressError::Encoded { encoding, .. } if encoding == "deflate"), "{error}");
+    assert!(error.may_have_arrived() && !error.is_retryable());
+    assert_eq!(
+        egress.send(get(&server.url("/")), None).await.unwrap().status,
+        200,
+        "without a secret it is only bytes"
+    );
+    for (name, with_secret) in [("accept-encoding", false), ("accept-encoding", true), ("range", true)] {
+        let mut request = get(&server.url("/"));
+        request.headers = headers(&[(name, "x")]);
+        let credential = if with_secret { sealed.credential() } else { None };
+        let error = egress.send(request, credential).await.unwrap_err();
+        assert!(matches!(error, EgressError::InvalidRequest(_)), "{name}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn the_parts_of_a_secret_url_are_hidden_too() {
+    let answer = r#"{"token":"SuperSecretSegment99","key":"k3y-k3y-k3y","team":"T0"}"#;
+    let server =
+        Server::start(move |_| response("200 OK", "content-type: application/json\r\n", answer.as_bytes())).await;
+    let vault = Vault::new();
+    let url = server.url("/services/T0/SuperSecretSegment99?key=k3y-k3y-k3y");
+    let secret = serde_json::json!({ "webhook_url": url }).to_string();
+    let sealed = vault.connection(&[&server.host()], &secret).await;
+    let response = egress(&vault).send(post("", "{}"), sealed.credential()).await.unwrap();
+    assert_eq!(text(&response), r#"{"token":"***","key":"***","team":"T0"}"#);
+}

@@ -127,15 +127,16 @@ async fn links(blobs: &dyn Blobs, follow: &impl AsyncFn(&str) -> Downloaded) {
     assert_eq!(follow(&link(other, "q3.csv").await).await, named(&second, "q3.csv"));
     // Names that a header can't carry as they are, or that would end in it early.
     let names = [
-        ("Q3 report.csv", "Q3_report.csv"),
-        ("Übersicht.csv", "_bersicht.csv"),
-        ("a\"; filename=\"b.exe", "a___filename=_b.exe"),
-        ("a\r\nX-Evil: 1", "a__X-Evil:_1"),
-        ("a%22%0d%0a&response-content-type=text/html#?", "a%22%0d%0a&response-content-type=text/html#?"),
-        ("", ""),
+        ("Q3 report.csv", "filename=\"Q3 report.csv\""),
+        ("Übersicht.csv", "filename=\"_bersicht.csv\"; filename*=UTF-8''%C3%9Cbersicht.csv"),
+        ("a\"; filename=\"b.exe", "filename=\"a__ filename=_b.exe\"; filename*=UTF-8''a%22%3B%20filename%3D%22b.exe"),
+        ("a\r\nX-Evil: 1", "filename=\"a__X-Evil: 1\"; filename*=UTF-8''a%0D%0AX-Evil%3A%201"),
+        ("a%22&x=text/html#?", "filename=\"a_22&x=text/html#?\"; filename*=UTF-8''a%2522%26x%3Dtext%2Fhtml%23%3F"),
+        ("", "filename=\"\""),
     ];
     for (filename, shown) in names {
-        assert_eq!(follow(&link(key, filename).await).await, named(&first, shown), "{filename:?}");
+        let shown = Some((first.clone(), format!("attachment; {shown}")));
+        assert_eq!(follow(&link(key, filename).await).await, shown, "{filename:?}");
     }
     let longest = blobs.link(key, WEEK, "q3.csv").await.unwrap();
     assert_eq!(follow(&longest).await, named(&first, "q3.csv"));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_egress::EgressSettings;
+use tidegate_model::{Member, Role};
 use tidegate_testing::{Answer, Session, World};
 use url::Url;
 use wiremock::matchers::{header, method, path};
@@ -167,6 +168,14 @@ async fn nobody_elses_browser_session_or_time_is_taken() {
     }
     world.clock.advance(Duration::from_secs(601));
     vendor.come_back(&query, &begun.cookie).await.expect(410);
+
+    // Somebody whose role was taken away meanwhile.
+    let editor = world.member(&owner, Role::Editor).await;
+    let begun = vendor.begin(&editor, &own_client()).await;
+    let member = world.store.tenants().member(owner.tenant, editor.user.into()).await.unwrap().unwrap();
+    let viewer = Member { role: Role::Viewer.into(), ..member.clone() };
+    world.store.tenants().replace_members(&[(&member, &viewer)]).await.unwrap();
+    vendor.come_back(&format!("code=c&state={}", begun.parameter("state")), &begun.cookie).await.expect(410);
 
     let begun = vendor.begin(&owner, &own_client()).await;
     world.store.sessions().delete(owner.user, &[owner.session]).await.unwrap();
