@@ -1,5 +1,5 @@
 //! The connector manifest as it is written: the format of `docs/connector-manifest.md`, in the order of that page. Reading and
-//! checking a text is [`crate::check`]'s.
+//! checking a text is `check.rs`'s.
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
