@@ -151,6 +151,7 @@ impl Shape {
             version: 1,
             trigger: TriggerKind::Webhook,
             content_type: None,
+            request: None,
             parameters: Map::new(),
             started_at: BEGINNING,
             approvals: std::collections::BTreeMap::new(),

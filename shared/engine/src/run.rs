@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_model::{
     Builtin, ConnectionId, Entry, ErrorCode, Event, Payload, Pointer, RunId, RunStatus, Signal, Step, StepError,
-    TenantId, TriggerKind, WorkflowId,
+    TenantId, TriggerKind, WebhookRequest, WorkflowId,
 };
 
 use crate::progress::{Progress, Slot, SlotState, Slots, StepState};
@@ -40,6 +40,8 @@ pub struct Facts {
     pub trigger: TriggerKind,
     /// The media type of the trigger's body.
     pub content_type: Option<String>,
+    /// The rest of the request, where it was one.
+    pub request: Option<Box<WebhookRequest>>,
     /// The parameters that it was started with.
     pub parameters: Map<String, Value>,
     /// When it was first claimed; `now` in expressions.

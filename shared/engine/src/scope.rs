@@ -4,7 +4,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
-use tidegate_model::{StepError, TriggerKind};
+use tidegate_model::{StepError, TriggerKind, WebhookRequest};
 
 use crate::{Data, Facts, Names, Plan, Scope};
 
@@ -15,10 +15,21 @@ pub fn preview(body: Data, reserved: impl IntoIterator<Item = (&'static str, Dat
 }
 
 /// `trigger`: what started a run.
-pub fn trigger_names(kind: TriggerKind, content_type: Option<&str>, body: Data) -> Data {
-    let members =
-        [("type", Data::from(&json!(kind))), ("content_type", Data::from(&json!(content_type))), ("body", body)];
-    Data::object(members.map(|(name, data)| (name.to_owned(), data)))
+pub fn trigger_names(
+    kind: TriggerKind,
+    content_type: Option<&str>,
+    request: Option<&WebhookRequest>,
+    body: Data,
+) -> Data {
+    let mut members =
+        vec![("type", Data::from(&json!(kind))), ("content_type", Data::from(&json!(content_type))), ("body", body)];
+    if let Some(WebhookRequest { method, query, headers, files }) = request {
+        members.push(("method", Data::from(&json!(method))));
+        members.push(("query", Data::from(&json!(query))));
+        members.push(("headers", Data::from(&json!(headers))));
+        members.push(("files", Data::from(&json!(files))));
+    }
+    Data::object(members.into_iter().map(|(name, data)| (name.to_owned(), data)))
 }
 
 /// A name at the top of a scope that isn't made as the run goes.
@@ -59,7 +70,8 @@ struct StepNames {
 
 impl Known {
     pub(crate) fn new(plan: Arc<Plan>, facts: &Facts, body: Data, parameters: &Map<String, Value>) -> Self {
-        let trigger = trigger_names(facts.trigger, facts.content_type.as_deref(), body.clone());
+        let trigger =
+            trigger_names(facts.trigger, facts.content_type.as_deref(), facts.request.as_deref(), body.clone());
         let workflow = json!({"id": facts.workflow_id, "name": plan.definition().name, "version": facts.version});
         let approvals: Map<_, _> =
             facts.approvals.iter().map(|(step, url)| (step.clone(), json!({"url": url}))).collect();

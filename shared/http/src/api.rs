@@ -172,6 +172,13 @@ impl<H> Endpoint<H> {
         self
     }
 
+    /// The same operation for another method, under another operation id.
+    pub fn of(mut self, method: HttpMethod, operation_id: &str) -> Self {
+        self.method = method;
+        self.operation.operation_id = Some(operation_id.to_owned());
+        self
+    }
+
     /// The same, marked as deprecated: it stays for callers who know it by this path.
     pub fn deprecated(mut self) -> Self {
         self.operation.deprecated = Some(Deprecated::True);
@@ -269,6 +276,7 @@ fn single_operation(item: PathItem) -> Option<(HttpMethod, Operation)> {
         (HttpMethod::Post, item.post),
         (HttpMethod::Delete, item.delete),
         (HttpMethod::Patch, item.patch),
+        (HttpMethod::Options, item.options),
     ];
     let mut operations = candidates.into_iter().filter_map(|(method, operation)| Some((method, operation?)));
     let single = operations.next();

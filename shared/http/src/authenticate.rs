@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tidegate_model::{
-    ApiKey, ApiKeyId, AuthMethod, Limits, Member, Permission, Policies, PrincipalId, RoleName, SessionId, Tenant,
-    TenantId, TenantStatus, UserId,
+    ApiKey, ApiKeyId, AuthMethod, DataKey, Limits, Member, Permission, Policies, PrincipalId, RoleName, SessionId,
+    Tenant, TenantId, TenantStatus, UserId,
 };
 use tidegate_platform::{Clock, Fresh};
 use tidegate_store::{Error as StoreError, RateStatus, Store};
@@ -64,6 +64,19 @@ pub struct Standing {
     tenant: Arc<Tenant>,
 }
 
+impl Standing {
+    /// The key for ingress of a data key's number, wrapped.
+    pub fn ingress_key(&self, number: u32) -> Option<&str> {
+        self.tenant.data_key(number)?.ingress.as_deref()
+    }
+
+    /// The newest key for ingress, wrapped, and its number.
+    pub fn newest_ingress_key(&self) -> Option<(u32, &str)> {
+        let newest = self.tenant.sealing_key()?;
+        Some((newest.number, newest.ingress.as_deref()?))
+    }
+}
+
 impl Tenants {
     /// Tenants in the store.
     pub fn new(store: Store, clock: Clock) -> Self {
@@ -78,8 +91,10 @@ impl Tenants {
         let read = || async {
             let tenant = self.store.tenants().get(id).await?;
             let tenant = tenant.filter(|tenant| tenant.status != TenantStatus::Deleted).map(|tenant| {
-                // Keys have no place in a cache.
-                let tenant = Arc::new(Tenant { data_keys: Vec::new(), ..tenant });
+                // Those for connections have no place in a cache.
+                let without = |key: DataKey| DataKey { wrapped: String::new(), ..key };
+                let data_keys = tenant.data_keys.into_iter().map(without).collect();
+                let tenant = Arc::new(Tenant { data_keys, ..tenant });
                 Arc::new(Standing { status: tenant.status, policies: tenant.policies, limits: tenant.limits, tenant })
             });
             Ok(tenant)

@@ -87,6 +87,16 @@ impl RequestContext {
         Self::new(&HeaderMap::new(), Connected::default(), ids)
     }
 
+    /// An address of the installation, never as the request's `Host` says. `public_url`: where people reach it, without a slash
+    /// at the end; none where that is the API's own address.
+    ///
+    /// # Errors
+    /// Neither is known: a fault of ours.
+    pub fn url(&self, public_url: Option<&str>, path: &str) -> Result<String, Problem> {
+        let origin = public_url.or(self.origin.as_deref()).ok_or_else(|| Problem::internal(&NoPublicUrl))?;
+        Ok(format!("{origin}{path}"))
+    }
+
     /// The W3C `traceparent` for what the request causes.
     pub fn traceparent(&self) -> String {
         self.trace.to_string()
@@ -113,6 +123,10 @@ impl RequestContext {
         }
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("nothing says where people reach this installation; set TIDEGATE_PUBLIC_URL")]
+struct NoPublicUrl;
 
 /// The caller's place in its trace; several or unreadable headers count as none.
 fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {

@@ -1,6 +1,6 @@
 //! Rate limits of the API: a token bucket for each tenant and each API key, given out from leased blocks.
 
-use tidegate_model::{ApiKeyId, Limits, TenantId, UserId};
+use tidegate_model::{ApiKeyId, Limits, TenantId, UserId, WorkflowId};
 use tidegate_platform::Clock;
 use tidegate_store::{Exhausted, Leases, Rate, RateStatus, Store};
 
@@ -52,15 +52,27 @@ impl RateLimiter {
         }
     }
 
-    /// Counts a webhook.
+    /// Counts a request to a webhook, which may have a limit of its own.
     ///
     /// # Errors
-    /// 429: the tenant has none left.
-    pub async fn webhook(&self, tenant: TenantId, limits: Limits) -> Result<Option<RateStatus>, Problem> {
-        match limits.or(self.defaults).webhooks_per_second {
-            Some(rate) => self.take(format!("{tenant}#webhooks"), rate, "this organization's webhooks").await.map(Some),
-            None => Ok(None),
-        }
+    /// 429: the webhook or its tenant has none left.
+    pub async fn webhook(
+        &self,
+        tenant: TenantId,
+        limits: Limits,
+        workflow: WorkflowId,
+        per_second: Option<u32>,
+    ) -> Result<Option<RateStatus>, Problem> {
+        // Its own first, so that what is too much for one webhook takes nothing from the others.
+        let of_webhook = match per_second {
+            Some(rate) => Some(self.take(format!("{workflow}#webhook"), rate, "this webhook").await?),
+            None => None,
+        };
+        let of_tenant = match limits.or(self.defaults).webhooks_per_second {
+            Some(rate) => Some(self.take(format!("{tenant}#webhooks"), rate, "this organization's webhooks").await?),
+            None => None,
+        };
+        Ok(of_webhook.into_iter().chain(of_tenant).min_by_key(|status| status.remaining))
     }
 
     async fn take(&self, limit: String, per_second: u32, whose: &str) -> Result<RateStatus, Problem> {

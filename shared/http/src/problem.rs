@@ -57,6 +57,8 @@ codes! {
     InvalidCredentials = UNAUTHORIZED, "invalid_credentials", "Wrong email address or password";
     /// The password is right, the code of the second factor isn't.
     SecondFactorInvalid = UNAUTHORIZED, "second_factor_invalid", "Wrong code";
+    /// Nothing proves that a webhook's request is from whom the workflow takes it.
+    SignatureInvalid = UNAUTHORIZED, "signature_invalid", "The sender isn't proven";
     /// The account has a second factor, or the organization requires one.
     SecondFactorRequired = FORBIDDEN, "second_factor_required", "A second factor is required";
     /// The organization requires signing in by its identity provider.
@@ -97,6 +99,8 @@ codes! {
     ConnectorGone = CONFLICT, "connector_gone", "The connector is gone";
     /// The workflow is switched off.
     WorkflowInactive = CONFLICT, "workflow_inactive", "The workflow is inactive";
+    /// The file that a run is to start with wasn't uploaded.
+    UploadMissing = CONFLICT, "upload_missing", "The file isn't there";
     /// It has changed since the version that `If-Match` names.
     PreconditionFailed = PRECONDITION_FAILED, "precondition_failed", "Changed in the meantime";
     /// The body is larger than the operation takes.
@@ -109,6 +113,8 @@ codes! {
     PreconditionRequired = PRECONDITION_REQUIRED, "precondition_required", "If-Match is required";
     /// A fault of ours.
     Internal = INTERNAL_SERVER_ERROR, "internal", "Internal error";
+    /// The run whose output was to be the answer has none.
+    RunFailed = BAD_GATEWAY, "run_failed", "The run failed";
     /// What was called answered that it failed, or didn't answer.
     TargetFailed = BAD_GATEWAY, "target_failed", "The target failed";
     /// Something that the operation needs is away or busy.
@@ -266,6 +272,13 @@ impl Problem {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    /// The same, challenging whoever asks to prove who it is in this way (RFC 9110, section 11.6.1).
+    #[must_use]
+    pub fn challenge(mut self, challenge: &'static str) -> Self {
+        self.0.challenge = Some(challenge);
         self
     }
 

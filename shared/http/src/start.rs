@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_model::{
-    BlobRef, INLINE_LIMIT_BYTES, Message, Payload, RunId, StartMessage, TenantId, TriggerInput, TriggerKind, WorkflowId,
+    BlobRef, INLINE_LIMIT_BYTES, Message, Payload, RunId, StartMessage, TenantId, TriggerInput, TriggerKind,
+    WebhookRequest, WorkflowId,
 };
 use tidegate_platform::queue::OutgoingMessage;
 use tidegate_platform::{Blobs, Queue, blobs};
@@ -19,11 +20,19 @@ pub const MAX_INPUT_BYTES: usize = 4 * 1024 * 1024;
 /// An accepted run.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Accepted {
-    /// Always `accepted`: the run is on durable storage, and will be executed whatever happens to this process.
+    /// `accepted`: the run is on durable storage, and will be executed whatever happens to this process. `duplicate`, from a
+    /// webhook alone: it was so before.
     #[schema(examples("accepted"))]
-    status: &'static str,
+    pub status: &'static str,
     /// The run's id, for `GET /api/runs/{id}`.
     pub run_id: RunId,
+}
+
+impl Accepted {
+    /// The status of what is new.
+    pub const ACCEPTED: &str = "accepted";
+    /// The status of what came again.
+    pub const DUPLICATE: &str = "duplicate";
 }
 
 /// A run that a request starts.
@@ -41,12 +50,22 @@ pub struct Start {
     pub kind: TriggerKind,
     /// The media type of a webhook's body.
     pub content_type: Option<String>,
+    /// The rest of a webhook's request.
+    pub request: Option<Box<WebhookRequest>>,
     /// What the request brought.
     pub body: StartBody,
     /// The parameters that were given.
     pub parameters: Map<String, Value>,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// What a large body's blob is called. A start that may be the repetition of another needs a name of its own, so that
+    /// it changes nothing of a run that has begun.
+    pub blob: String,
+}
+
+impl Start {
+    /// What the blob of a run that is started once is called.
+    pub const BLOB: &str = "input";
 }
 
 /// The trigger's body.
@@ -70,10 +89,22 @@ impl Start {
         blobs: &dyn Blobs,
         context: &RequestContext,
     ) -> Result<Accepted, Problem> {
-        let Self { run_id, tenant, workflow, version, kind, content_type, body, parameters, accepted_at } = self;
+        let Self {
+            run_id,
+            tenant,
+            workflow,
+            version,
+            kind,
+            content_type,
+            request,
+            body,
+            parameters,
+            accepted_at,
+            blob,
+        } = self;
         context.record("run_id", run_id);
-        let (body, blob) = place(body, || format!("{}/{tenant}/{run_id}/input", blobs::LIVE))?;
-        if let (Payload::Blob(at), Some(bytes)) = (&body, blob) {
+        let (body, bytes) = place(body, || format!("{}/{tenant}/{run_id}/{blob}", blobs::LIVE))?;
+        if let (Payload::Blob(at), Some(bytes)) = (&body, bytes) {
             blobs.put(&at.key, bytes).await?;
         }
         let message = Message::Start(Box::new(StartMessage {
@@ -81,7 +112,7 @@ impl Start {
             tenant_id: tenant,
             workflow_id: workflow,
             version,
-            trigger: TriggerInput { kind, content_type, body, parameters },
+            trigger: TriggerInput { kind, content_type, request, body, parameters },
             accepted_at,
             traceparent: context.traceparent(),
             parent: None,
@@ -90,7 +121,7 @@ impl Start {
         // A blob is left behind where this fails: the message may be in the queue although its answer was lost.
         let trace = Some(context.trace.to_xray());
         queue.send(OutgoingMessage { trace, ..OutgoingMessage::new(tenant, text) }).await?;
-        Ok(Accepted { status: "accepted", run_id })
+        Ok(Accepted { status: Accepted::ACCEPTED, run_id })
     }
 }
 

@@ -132,6 +132,11 @@ ids! {
     AuditId = "aud_";
 }
 
+impl TenantId {
+    /// No tenant's: what the installation sends and arms for itself.
+    pub const NONE: Self = Self(Uuid::nil());
+}
+
 impl WorkflowId {
     /// The workflow of a run that nobody knows more of than its id.
     pub const UNKNOWN: Self = Self(Uuid::nil());

@@ -83,7 +83,7 @@ pub struct Tenant {
     pub name: String,
     /// Whether it may be used.
     pub status: TenantStatus,
-    /// The data keys that its connections are sealed under, oldest first; the last one seals.
+    /// The data keys that its secrets are sealed under, oldest first; the last one seals.
     pub data_keys: Vec<DataKey>,
     /// What its members have to fulfil.
     pub policies: Policies,
@@ -109,13 +109,16 @@ pub enum TenantStatus {
     Deleted,
 }
 
-/// A key that secrets are sealed under.
+/// A pair of keys that secrets are sealed under.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DataKey {
     /// Counts up from 1 within the tenant.
     pub number: u32,
-    /// The key, wrapped by the key service (base64).
+    /// The key for connections, wrapped by the key service (base64).
     pub wrapped: String,
+    /// The key for what ingress verifies requests with, wrapped; older ones have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
 }

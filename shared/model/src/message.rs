@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::{Payload, RunId, TenantId, WorkflowId};
+use crate::{Payload, RunId, TenantId, WebhookRequest, WorkflowId};
 
 /// A message of the run queue; JSON with a `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,15 +16,18 @@ pub enum Message {
     Wake(WakeMessage),
     /// A schedule fired; the worker makes a start of it.
     Schedule(ScheduleMessage),
+    /// Time to remove timers whose workflow wants none any more.
+    Reconcile(ReconcileMessage),
 }
 
 impl Message {
-    /// Whose message it is.
+    /// Whose message it is; [`TenantId::NONE`] for the installation's own.
     pub fn tenant(&self) -> TenantId {
         match self {
             Self::Start(start) => start.tenant_id,
             Self::Wake(wake) => wake.tenant_id,
             Self::Schedule(firing) => firing.tenant_id,
+            Self::Reconcile(_) => TenantId::NONE,
         }
     }
 }
@@ -94,6 +97,14 @@ pub struct ScheduleMessage {
     pub scheduled_time: String,
 }
 
+/// Looks at a page of all timers, and sends itself on with the next.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReconcileMessage {
+    /// Where the page begins; the first without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
+}
+
 /// What started a run and what it brought.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TriggerInput {
@@ -103,6 +114,9 @@ pub struct TriggerInput {
     /// The media type of a webhook's body, without parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// The rest of a webhook's request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Box<WebhookRequest>>,
     /// The body: an object for JSON objects and forms, a string for text, base64 text for other bytes.
     pub body: Payload,
     /// The parameters that were given.

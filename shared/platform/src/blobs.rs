@@ -21,12 +21,29 @@ pub trait Blobs: Send + Sync {
     /// The bytes, or `None` where there is no such blob.
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError>;
 
+    /// The bytes, or `None` where there is no such blob. One with more than so many bytes is an error and not read.
+    async fn get_up_to(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, PortError>;
+
     /// How many bytes it has, or `None` where there is no such blob.
     async fn size(&self, key: &str) -> Result<Option<u64>, PortError>;
 
     /// A URL under which whoever has it can download the blob for this time, as an attachment of this name. Whether the
     /// blob is there isn't looked at.
     async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError>;
+
+    /// How whoever is told can store exactly so many bytes of a media type under a key where no blob is, once, within this
+    /// time. The time and the bytes count as the upload begins and ends; a second one, and one where a blob is by then, is
+    /// refused with 412.
+    async fn upload_link(
+        &self,
+        key: &str,
+        expires_in: Duration,
+        bytes: u64,
+        content_type: &str,
+    ) -> Result<UploadLink, PortError>;
+
+    /// Copies a blob, replacing what is there; none of it is in memory. False where there is no blob to copy.
+    async fn copy(&self, from: &str, to: &str) -> Result<bool, PortError>;
 
     /// Moves a blob, replacing what is there. Repeating a move that has happened succeeds; moving what never was fails.
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError>;
@@ -35,10 +52,33 @@ pub trait Blobs: Send + Sync {
     async fn delete(&self, key: &str) -> Result<(), PortError>;
 }
 
+/// How to upload one blob.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UploadLink {
+    /// The request's method: `PUT`.
+    pub method: &'static str,
+    /// Where to: whoever has it may upload.
+    pub url: String,
+    /// The headers that the sender must send just so, by their names in lower case: `content-length`, `content-type` and
+    /// `if-none-match`.
+    pub headers: Vec<(String, String)>,
+}
+
+/// The headers that an upload has.
+fn upload_headers(bytes: u64, content_type: &str) -> [(&'static str, String); 3] {
+    [
+        ("content-length", bytes.to_string()),
+        ("content-type", content_type.to_owned()),
+        ("if-none-match", "*".to_owned()),
+    ]
+}
+
 /// The lifetime of blobs of runs that are not final: no lifecycle rule touches them.
 pub const LIVE: &str = "live";
 /// The lifetime of blobs of final runs: they expire with the run's row.
 pub const KEPT: &str = "kept";
+/// The lifetime of what was uploaded for runs: it expires as [`KEPT`] does, but counts from the upload.
+pub const UPLOADS: &str = "uploads";
 /// The lifetime of tenants' files: until somebody deletes them.
 pub const FILES: &str = "files";
 
@@ -67,6 +107,14 @@ struct KeyError {
     key: String,
 }
 
+/// A blob that is larger than its reader takes.
+#[derive(Debug, thiserror::Error)]
+#[error("the blob has {bytes} bytes; at most {max_bytes} are read")]
+struct TooLarge {
+    bytes: u64,
+    max_bytes: u64,
+}
+
 fn check_key(operation: &str, key: &str) -> Result<(), PortError> {
     let is_segment = |segment: &str| {
         !matches!(segment, "" | "." | "..")
@@ -78,4 +126,14 @@ fn check_key(operation: &str, key: &str) -> Result<(), PortError> {
     }
     let key = key.chars().take(100).collect();
     Err(PortError::new(format!("{operation} blob"), KeyError { key }))
+}
+
+/// A media type, with parameters or without, that a header can carry as it is.
+fn check_content_type(content_type: &str) -> Result<(), PortError> {
+    let is_plain = content_type.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if is_plain && content_type.trim() == content_type && (1..=200).contains(&content_type.len()) {
+        return Ok(());
+    }
+    let content_type: String = content_type.chars().take(100).collect();
+    Err(PortError::new("link for an upload", format!("{content_type:?} is not a media type")))
 }

@@ -2,6 +2,7 @@
 //! suite (`tests/key_service.rs`).
 
 use async_trait::async_trait;
+use tidegate_model::TenantId;
 use zeroize::Zeroizing;
 
 use crate::PortError;
@@ -32,8 +33,20 @@ pub trait KeyService: Send + Sync {
 pub struct KeyContext {
     /// `tenant`: whose data the key protects; `platform` for the installation's own.
     pub tenant: String,
-    /// `purpose`: `connections`, `signing`.
+    /// `purpose`: `connections`, `ingress`, `signing`, …
     pub purpose: String,
+}
+
+impl KeyContext {
+    /// Of a tenant's key for its connections.
+    pub fn connections(tenant: TenantId) -> Self {
+        Self { tenant: tenant.to_string(), purpose: "connections".to_owned() }
+    }
+
+    /// Of a tenant's key for what ingress verifies requests with, and for the uploads that it grants.
+    pub fn ingress(tenant: TenantId) -> Self {
+        Self { tenant: tenant.to_string(), purpose: "ingress".to_owned() }
+    }
 }
 
 /// Why a wrapped key was not opened.

@@ -3,16 +3,18 @@
 #[cfg(feature = "embedded")]
 mod embedded;
 mod eventbridge;
+mod workflow;
 
 #[cfg(feature = "embedded")]
 pub use embedded::EmbeddedScheduler;
 pub use eventbridge::{EventBridgeScheduler, EventBridgeSettings};
-
-use std::time::Duration;
+pub use workflow::{timer_name, timer_of};
 
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use tidegate_model::TenantId;
+use tidegate_model::{Recurrence, TenantId};
 
 use crate::PortError;
 
@@ -30,14 +32,30 @@ pub const MAX_NAME_CHARS: usize = 41;
 /// A timer that came due while nothing ran fires once, as soon as something does. A firing may be delivered twice.
 #[async_trait]
 pub trait Scheduler: Send + Sync {
-    /// Makes or replaces a timer; returns once it is durable.
+    /// Makes or replaces a timer; returns once it is durable. One that has no firing left is removed instead.
     ///
     /// # Errors
-    /// The name, the interval or the body isn't as [`Timer`] says, or storage fails.
+    /// The name or the body isn't as [`Timer`] says, or storage fails.
     async fn put(&self, timer: Timer) -> Result<(), PortError>;
 
     /// Removes a timer. Removing one that is gone succeeds.
     async fn delete(&self, tenant: TenantId, name: &str) -> Result<(), PortError>;
+
+    /// The names of all timers of all tenants, page by page, in no particular order. One that is put or removed meanwhile
+    /// may be among them or not.
+    ///
+    /// # Errors
+    /// The cursor is none of this scheduler's, or is days old; or storage fails.
+    async fn list(&self, cursor: Option<&str>) -> Result<TimerPage, PortError>;
+}
+
+/// A page of timers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TimerPage {
+    /// Whose they are, and their names; up to 100.
+    pub timers: Vec<(TenantId, String)>,
+    /// Where the next page begins; none after the last.
+    pub next_cursor: Option<String>,
 }
 
 /// A timer.
@@ -54,39 +72,29 @@ pub struct Timer {
 }
 
 /// When a timer fires.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum When {
     /// Once, at a time (a fraction of a second rounds up); in the past means now. It is gone afterwards.
     At(Timestamp),
-    /// At each `from + k * interval` (k ≥ 1) that is still to come.
-    Every {
-        /// The interval: whole minutes, at least one.
-        interval: Duration,
-        /// Counted from here.
-        from: Timestamp,
-    },
+    /// At each of its times that is still to come, or within its jitter after that.
+    Recurring(Box<Recurrence>),
 }
 
-impl When {
-    /// The first firing, in whole milliseconds since 1970, as planned: an `At` in the past stays in the past.
-    pub(crate) fn first_ms(self, now: Timestamp) -> i64 {
-        match self {
-            Self::At(at) => ceil_to_second(at.as_millisecond()),
-            Self::Every { interval, from } => {
-                let (from, interval) = (ceil_to_second(from.as_millisecond()), interval_ms(interval));
-                let passed = (now.as_millisecond() - from).div_euclid(interval).max(0);
-                from.saturating_add(interval.saturating_mul(passed + 1))
-            }
-        }
-    }
+/// The first whole second that isn't before a time, since 1970.
+pub(crate) fn ceil_to_second(time: Timestamp) -> i64 {
+    time.as_millisecond().saturating_add(999).div_euclid(1000)
 }
 
-fn interval_ms(interval: Duration) -> i64 {
-    i64::try_from(interval.as_millis()).unwrap_or(i64::MAX).max(60_000)
+/// A timer's name among those of all tenants: `{the tenant's UUID as 22 base64url characters}.{name}`.
+pub(crate) fn full_name(tenant: TenantId, name: &str) -> String {
+    format!("{}.{name}", URL_SAFE_NO_PAD.encode(tenant.as_bytes()))
 }
 
-fn ceil_to_second(ms: i64) -> i64 {
-    ms.saturating_add(999).div_euclid(1000).saturating_mul(1000)
+/// The parts of a [`full_name`]; `None` for what is none.
+fn from_full_name(full_name: &str) -> Option<(TenantId, &str)> {
+    let (tenant, name) = full_name.split_once('.')?;
+    let bytes = URL_SAFE_NO_PAD.decode(tenant).ok()?;
+    Some((TenantId::from_bytes(bytes.try_into().ok()?), name))
 }
 
 fn check(timer: &Timer) -> Result<(), PortError> {
@@ -97,11 +105,6 @@ fn check(timer: &Timer) -> Result<(), PortError> {
     }
     if timer.body.len() > crate::queue::MAX_BODY_BYTES {
         return refuse(format!("its message has {} bytes", timer.body.len()));
-    }
-    if let When::Every { interval, .. } = timer.when
-        && (interval.is_zero() || interval.subsec_nanos() != 0 || interval.as_secs() % 60 != 0)
-    {
-        return refuse("its interval must be whole minutes, at least one".to_owned());
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tidegate_model::TenantId;
+use tidegate_model::{Every, Recurrence, Rhythm, TenantId};
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings, OutgoingMessage};
 use tidegate_platform::scheduler::{
     EventBridgeScheduler, EventBridgeSettings, MAX_NAME_CHARS, SCHEDULED_TIME, Timer, When,
@@ -55,6 +55,22 @@ fn timer(tenant_number: u8, name: &str, when: When, body: &str) -> Timer {
     Timer { tenant: tenant(tenant_number), name: name.to_owned(), when, body: body.to_owned() }
 }
 
+/// At each `from + k * interval`, k ≥ 1.
+fn every(interval: &str, from: Timestamp) -> When {
+    let interval: Every = interval.parse().unwrap();
+    let first = from.checked_add(interval.duration()).unwrap();
+    When::Recurring(Box::new(Recurrence::every(interval, first)))
+}
+
+fn cron(expression: &str, zone: &str) -> Recurrence {
+    let rhythm = Rhythm::Cron { cron: expression.parse().unwrap(), zone: zone.parse().unwrap(), start: None };
+    Recurrence { rhythm, end: None, jitter: None }
+}
+
+fn recurring(recurrence: &Recurrence) -> When {
+    When::Recurring(Box::new(recurrence.clone()))
+}
+
 fn in_an_hour(now: Timestamp) -> When {
     When::At(now + SignedDuration::from_hours(1))
 }
@@ -83,6 +99,8 @@ contract! {
     putting_again_replaces
     a_deleted_timer_does_not_fire
     names_are_per_tenant
+    what_has_no_firing_left_is_no_timer
+    all_timers_are_listed_page_by_page
     what_no_scheduler_takes_is_refused
 }
 
@@ -107,7 +125,7 @@ async fn a_time_in_the_past_means_now(subject: Subject) {
 async fn putting_again_replaces(subject: Subject) {
     let now = subject.now();
     subject.put("same", in_an_hour(now), "old").await;
-    subject.put("same", When::Every { interval: HOUR, from: now }, "old too").await;
+    subject.put("same", every("1h", now), "old too").await;
     subject.put("same", When::At(now), "new").await;
     assert_eq!(subject.fired().await, "new");
     subject.clock.advance(2 * HOUR);
@@ -128,7 +146,7 @@ async fn a_deleted_timer_does_not_fire(subject: Subject) {
 async fn names_are_per_tenant(subject: Subject) {
     let when = When::At(subject.now() + SignedDuration::from_secs(6));
     for number in [1, 2, 3] {
-        subject.scheduler.put(timer(number, "same", when, &format!("of {number}"))).await.unwrap();
+        subject.scheduler.put(timer(number, "same", when.clone(), &format!("of {number}"))).await.unwrap();
     }
     subject.scheduler.delete(tenant(3), "same").await.unwrap();
     subject.clock.advance(Duration::from_secs(7));
@@ -138,16 +156,44 @@ async fn names_are_per_tenant(subject: Subject) {
     subject.assert_nothing_more().await;
 }
 
+async fn what_has_no_firing_left_is_no_timer(subject: Subject) {
+    let now = subject.now();
+    subject.put("over", in_an_hour(now), "old").await;
+    let mut over = cron("* * * * *", "UTC");
+    over.end = Some(now - SignedDuration::from_hours(1));
+    subject.put("over", recurring(&over), "new").await;
+    assert_eq!(subject.scheduler.list(None).await.unwrap().timers, []);
+    subject.clock.advance(2 * HOUR);
+    subject.assert_nothing_more().await;
+}
+
+async fn all_timers_are_listed_page_by_page(subject: Subject) {
+    let when = in_an_hour(subject.now());
+    let mut expected = Vec::new();
+    for number in 0..102_u8 {
+        let (of, name) = (number % 3 + 1, format!("timer-{number}"));
+        subject.scheduler.put(timer(of, &name, when.clone(), "{}")).await.unwrap();
+        expected.push((tenant(of), name));
+    }
+    let first = subject.scheduler.list(None).await.unwrap();
+    assert!(first.timers.len() <= 100);
+    let (mut listed, mut cursor) = (first.timers, first.next_cursor);
+    while let Some(next) = cursor {
+        let page = subject.scheduler.list(Some(&next)).await.unwrap();
+        listed.extend(page.timers);
+        cursor = page.next_cursor;
+    }
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected);
+}
+
 async fn what_no_scheduler_takes_is_refused(subject: Subject) {
     let now = subject.now();
     let long = "x".repeat(MAX_NAME_CHARS + 1);
     for name in ["", "a.b", "a/b", "ä", "a b", long.as_str()] {
         let refused = subject.scheduler.put(timer(1, name, in_an_hour(now), "{}")).await;
         assert!(refused.is_err(), "{name:?}");
-    }
-    for seconds in [0, 30, 90] {
-        let when = When::Every { interval: Duration::from_secs(seconds), from: now };
-        assert!(subject.scheduler.put(timer(1, "name", when, "{}")).await.is_err(), "{seconds} s");
     }
     let wake = format!("{}-9999", Ids::new(Clock::system()).run(tenant(1)));
     subject.put(&wake, in_an_hour(now), "{}").await;
@@ -172,7 +218,7 @@ fn over(queue: EmbeddedQueue, clock: Clock) -> Subject {
 async fn an_interval_fires_on_its_grid() {
     let subject = embedded();
     let from = subject.now() - SignedDuration::from_mins(25);
-    subject.put("every", When::Every { interval: Duration::from_secs(600), from }, SCHEDULED_TIME).await;
+    subject.put("every", every("10m", from), SCHEDULED_TIME).await;
     subject.assert_nothing_more().await;
     subject.clock.advance(Duration::from_secs(300));
     assert_eq!(subject.fired().await, "2026-11-21T10:05:00Z");
@@ -189,7 +235,7 @@ async fn what_was_missed_while_down_fires_once_and_the_grid_stays() {
     {
         let subject = open(folder.path(), &clock);
         let from = subject.now();
-        subject.put("every", When::Every { interval: Duration::from_secs(600), from }, SCHEDULED_TIME).await;
+        subject.put("every", every("10m", from), SCHEDULED_TIME).await;
         subject.put("once", When::At(from + SignedDuration::from_mins(4)), SCHEDULED_TIME).await;
     }
     clock.advance(Duration::from_secs(35 * 60));
@@ -200,6 +246,88 @@ async fn what_was_missed_while_down_fires_once_and_the_grid_stays() {
     clock.advance(Duration::from_secs(5 * 60));
     assert_eq!(subject.fired().await, "2026-11-21T10:40:00Z");
     subject.assert_nothing_more().await;
+}
+
+/// Moves the clock by minutes, and tells what came when.
+async fn fired_within(subject: &Subject, minutes: u32) -> Vec<String> {
+    let mut fired = Vec::new();
+    for _ in 0..minutes {
+        subject.clock.advance(Duration::from_secs(60));
+        for message in subject.queue.receive(10, Duration::ZERO).await.unwrap() {
+            subject.queue.delete(&message.receipt).await.unwrap();
+            fired.push(message.body);
+        }
+    }
+    fired
+}
+
+/// 02:15 and 02:45 are skipped and shown twice in Berlin, 01:30 to 02:00 on Lord Howe Island; New York is behind Greenwich.
+#[tokio::test]
+async fn across_the_setting_of_clocks_what_is_skipped_fires_not_and_what_comes_twice_fires_once() {
+    for (zone, expression, from, expected) in [
+        ("Europe/Berlin", "15,45 2 * * *", "2026-03-28T20:00:00Z", ["2026-03-30T00:15:00Z", "2026-03-30T00:45:00Z"]),
+        ("Europe/Berlin", "15,45 2 * * *", "2026-10-24T20:00:00Z", ["2026-10-25T00:15:00Z", "2026-10-25T00:45:00Z"]),
+        ("America/New_York", "30 1,2 * * *", "2026-03-08T00:00:00Z", ["2026-03-08T06:30:00Z", "2026-03-09T05:30:00Z"]),
+        ("America/New_York", "30 1,2 * * *", "2026-11-01T00:00:00Z", ["2026-11-01T05:30:00Z", "2026-11-01T07:30:00Z"]),
+        (
+            "Australia/Lord_Howe",
+            "45 1,2 * * *",
+            "2026-04-04T10:00:00Z",
+            ["2026-04-04T14:45:00Z", "2026-04-04T16:15:00Z"],
+        ),
+        (
+            "Australia/Lord_Howe",
+            "15 1,2 * * *",
+            "2026-10-03T10:00:00Z",
+            ["2026-10-03T14:45:00Z", "2026-10-04T14:15:00Z"],
+        ),
+    ] {
+        let clock = Clock::manual(from.parse().unwrap());
+        let subject = over(EmbeddedQueue::in_memory(SETTINGS, clock.clone()).unwrap(), clock);
+        subject.put("cron", recurring(&cron(expression, zone)), SCHEDULED_TIME).await;
+        let fired = fired_within(&subject, 36 * 60).await;
+        assert_eq!(fired.get(..2), Some(&expected.map(str::to_owned)[..]), "{zone} from {from}: {fired:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_cron_timer_makes_up_for_one_missed_time_and_ends_with_its_last() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = subjects::manual_clock();
+    {
+        let subject = open(folder.path(), &clock);
+        let mut hourly = cron("0 * * * *", "Asia/Kolkata");
+        hourly.end = Some("2026-11-21T14:31:00Z".parse().unwrap());
+        subject.put("hourly", recurring(&hourly), SCHEDULED_TIME).await;
+    }
+    clock.advance(3 * HOUR);
+    let subject = open(folder.path(), &clock);
+    assert_eq!(subject.fired().await, "2026-11-21T12:30:00Z", "the latest that was missed, and no other");
+    subject.assert_nothing_more().await;
+    assert_eq!(fired_within(&subject, 300).await, ["2026-11-21T13:30:00Z", "2026-11-21T14:30:00Z"]);
+    assert_eq!(subject.scheduler.list(None).await.unwrap().timers, []);
+}
+
+#[tokio::test]
+async fn jitter_puts_a_firing_off_and_neither_its_time_nor_the_next_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let clock = subjects::manual_clock();
+    let mut hourly = cron("0 * * * *", "UTC");
+    hourly.jitter = Some("50m".parse().unwrap());
+    let mut came = Vec::new();
+    for hour in 11..15 {
+        // A restart, and setting it again while it is put off, change nothing.
+        let subject = open(folder.path(), &clock);
+        for minute in 0..60 {
+            subject.put("hourly", recurring(&hourly), SCHEDULED_TIME).await;
+            if !fired_within(&subject, 1).await.is_empty() {
+                came.push((hour, minute));
+            }
+        }
+    }
+    let [.., last] = came.as_slice() else { panic!("nothing came") };
+    assert_eq!((came.len(), last.0), (3, 14), "one in each hour from 11:00 on: {came:?}");
+    assert!(came.iter().any(|(_, minute)| *minute != came[0].1), "not all at the same minute: {came:?}");
 }
 
 #[tokio::test]
@@ -248,12 +376,11 @@ async fn an_interval_is_a_rate_from_its_next_time_on_the_grid() {
     let (subject, settings) = eventbridge().await;
     let client = aws_sdk_scheduler::Client::new(&emulator::sdk_config());
     let now = Timestamp::from_second(subject.now().as_second()).unwrap();
-    for (minutes, past_minutes, next_minutes, rate) in
-        [(1, 0, 1, "rate(1 minute)"), (10, 25, 5, "rate(10 minutes)"), (1440, 60, 1380, "rate(1440 minutes)")]
+    for (interval, past_minutes, next_minutes, rate) in
+        [("1m", 0, 1, "rate(1 minute)"), ("10m", 25, 5, "rate(10 minutes)"), ("1d", 60, 1380, "rate(1440 minutes)")]
     {
-        let interval = Duration::from_secs(minutes * 60);
         let from = now - SignedDuration::from_mins(past_minutes);
-        subject.put("every", When::Every { interval, from }, r#"{"at":"<aws.scheduler.scheduled-time>"}"#).await;
+        subject.put("every", every(interval, from), r#"{"at":"<aws.scheduler.scheduled-time>"}"#).await;
 
         let listed = client.list_schedules().group_name(&settings.group).send().await.unwrap().schedules;
         let [schedule] = listed.as_slice() else { panic!("one schedule, not {listed:?}") };
@@ -273,5 +400,40 @@ async fn an_interval_is_a_rate_from_its_next_time_on_the_grid() {
                 "MessageGroupId": tenant(1).to_string(),
             })
         );
+    }
+}
+
+#[tokio::test]
+async fn an_expression_is_sent_with_its_zone_its_bounds_and_its_window() {
+    let (subject, settings) = eventbridge().await;
+    let client = aws_sdk_scheduler::Client::new(&emulator::sdk_config());
+    let mut weekdays = cron("30 2 * * 1-5", "Europe/Berlin");
+    let Rhythm::Cron { start, .. } = &mut weekdays.rhythm else { unreachable!("it is an expression") };
+    *start = Some("2090-01-01T00:00:00Z".parse().unwrap());
+    weekdays.end = Some("2090-01-04T01:30:00Z".parse().unwrap());
+    weekdays.jitter = Some("2h".parse().unwrap());
+    let get = async || {
+        let listed = client.list_schedules().group_name(&settings.group).send().await.unwrap().schedules;
+        let [schedule] = listed.as_slice() else { panic!("one schedule, not {listed:?}") };
+        client.get_schedule().group_name(&settings.group).name(schedule.name().unwrap()).send().await.unwrap()
+    };
+    // Made, and then changed from something else.
+    for _ in 0..2 {
+        subject.put("weekdays", recurring(&weekdays), "{}").await;
+        let sent = get().await;
+        assert_eq!(sent.schedule_expression(), Some("cron(30 2 ? * 2-6 *)"));
+        assert_eq!(sent.schedule_expression_timezone(), Some("Europe/Berlin"));
+        // Monday the 2nd at 01:30 UTC is the first, Tuesday the 3rd the last: half a minute around them.
+        let date = |text: &str| Some(text.parse::<Timestamp>().unwrap().as_second());
+        assert_eq!(sent.start_date().map(|at| at.secs()), date("2090-01-02T01:29:30Z"));
+        assert_eq!(sent.end_date().map(|at| at.secs()), date("2090-01-03T01:30:30Z"));
+        let window = sent.flexible_time_window().unwrap();
+        assert_eq!((window.mode().as_str(), window.maximum_window_in_minutes()), ("FLEXIBLE", Some(120)));
+
+        subject.put("weekdays", recurring(&cron("@hourly", "UTC")), "{}").await;
+        let sent = get().await;
+        assert_eq!(sent.schedule_expression(), Some("cron(0 * * * ? *)"));
+        assert_eq!((sent.start_date(), sent.end_date()), (None, None));
+        assert_eq!(sent.flexible_time_window().unwrap().mode().as_str(), "OFF");
     }
 }

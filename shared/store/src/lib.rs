@@ -15,6 +15,7 @@ mod connections;
 mod connectors;
 mod cursor;
 mod dead_letters;
+mod deliveries;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 mod items;
@@ -49,6 +50,7 @@ pub use breakers::{Breaker, Breakers};
 pub use connections::Connections;
 pub use connectors::{Connectors, StoredManifest};
 pub use dead_letters::DeadLetters;
+pub use deliveries::{CAPTURES, Deliveries};
 pub use leases::{Exhausted, Leases, RateStatus};
 pub use oauth::OAuth;
 pub use platform::Platform;
@@ -162,6 +164,11 @@ impl Store {
     /// What is known of targets that fail.
     pub fn breakers(&self) -> Breakers<'_> {
         Breakers(self)
+    }
+
+    /// What is known of webhooks' deliveries.
+    pub fn deliveries(&self) -> Deliveries<'_> {
+        Deliveries(self)
     }
 
     /// Connectors that tenants made.

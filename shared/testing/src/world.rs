@@ -112,7 +112,7 @@ impl Account {
                 id: tenant,
                 name: name.clone(),
                 status: TenantStatus::Active,
-                data_keys: vec![DataKey { number: 1, wrapped: String::new(), created_at }],
+                data_keys: vec![DataKey { number: 1, wrapped: String::new(), ingress: None, created_at }],
                 policies: Policies::default(),
                 limits: Limits::default(),
                 roles: std::collections::BTreeMap::new(),
@@ -169,6 +169,7 @@ impl World {
         let keys: Arc<dyn KeyService> =
             Arc::new(KeyFile::open_or_create(&folder.path().join("key")).expect("make the key"));
         let blobs = FolderBlobs::open(&folder.path().join("blobs"), clock.clone()).expect("open the blobs");
+        let blobs = blobs.with_links("https://flows.example.com/files").expect("make the links' key");
         let store = embedded.store.clone();
         Self {
             scheduler: queue.scheduler(),
@@ -194,8 +195,10 @@ impl World {
     /// A new tenant and its owner, signed in.
     pub async fn session(&self, name: &str) -> Session {
         let mut account = Account::new(&self.ids, &format!("{name}@example.com"));
-        let context = KeyContext { tenant: account.tenant.id.to_string(), purpose: "connections".to_owned() };
-        account.tenant.data_keys[0].wrapped = self.envelope.new_data_key(&context).await.expect("make a data key");
+        let id = account.tenant.id;
+        let key = &mut account.tenant.data_keys[0];
+        key.wrapped = self.envelope.new_data_key(&KeyContext::connections(id)).await.expect("make a data key");
+        key.ingress = Some(self.envelope.new_data_key(&KeyContext::ingress(id)).await.expect("make a data key"));
         self.store.accounts().create(account.new_account()).await.expect("create the account");
         self.sign_in(&account.owner).await
     }

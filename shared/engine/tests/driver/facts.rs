@@ -17,6 +17,7 @@ pub(crate) fn facts(plan: &Plan, parameters: &Map<String, Value>) -> Facts {
         version: 1,
         trigger: TriggerKind::Webhook,
         content_type: Some("application/json".to_owned()),
+        request: None,
         parameters: parameters.clone(),
         started_at: at,
         approvals: plan.approvals().map(|step| (step.to_owned(), format!("https://gate.example/{step}"))).collect(),

@@ -3,18 +3,19 @@
 
 mod graph;
 mod parameter;
+mod trigger;
 
 use std::collections::HashSet;
-use std::fmt;
-use std::str::FromStr;
-use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned, de::Error as _};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::builtin::Builtin;
-use crate::{ConnectionId, ErrorCode, FieldError, Pointer, StepError, TenantId, WorkflowId, json};
+use crate::{
+    ConnectionId, ErrorCode, FieldError, Pointer, Schedule, SealedVerification, StepError, TenantId, WebhookTrigger,
+    WorkflowId, json,
+};
 
 pub use graph::{Edge, Graph, When};
 pub use parameter::{Parameter, ParameterType};
@@ -53,6 +54,12 @@ pub struct Workflow {
     /// The connections that the current version uses, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub connections: Vec<ConnectionId>,
+    /// What its webhook's requests are verified with. Where the trigger says `verify` and this is missing, none is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verification: Option<SealedVerification>,
+    /// Until when its webhook's requests are kept to be looked at, and start nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listening_until: Option<Timestamp>,
     /// When the workflow was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -96,73 +103,29 @@ pub struct FailureHandler {
 }
 
 /// What starts a workflow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Trigger {
-    /// A request to `POST /api/webhooks/{workflow id}`.
-    Webhook {},
+    /// A request to `/api/webhooks/{workflow id}`.
+    Webhook(Box<WebhookTrigger>),
     /// Nothing but the API and other workflows.
     Manual {},
     /// The clock.
-    Schedule {
-        /// The interval: a whole number with `m`, `h` or `d`, from `1m` to `365d`.
-        #[schema(value_type = String, examples("10m"))]
-        every: Every,
-    },
+    Schedule(Box<Schedule>),
 }
 
-/// A schedule's interval: whole minutes, hours or days.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Every {
-    amount: u32,
-    unit: char,
-}
-
-impl Every {
-    /// The interval's length.
-    pub fn duration(self) -> Duration {
-        let minutes = match self.unit {
-            'd' => 24 * 60,
-            'h' => 60,
-            _ => 1,
-        };
-        Duration::from_secs(u64::from(self.amount) * minutes * 60)
-    }
-}
-
-impl fmt::Display for Every {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.amount, self.unit)
-    }
-}
-
-impl FromStr for Every {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let error = || format!("expected an interval such as \"10m\", \"2h\" or \"1d\" (1m to 365d), not {text:?}");
-        let unit = text.chars().last().filter(|unit| matches!(unit, 'm' | 'h' | 'd')).ok_or_else(error)?;
-        let digits = &text[..text.len() - 1];
-        if digits.is_empty() || digits.len() > 6 || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return Err(error());
+impl Trigger {
+    /// A webhook's own part.
+    pub fn webhook(&self) -> Option<&WebhookTrigger> {
+        match self {
+            Self::Webhook(webhook) => Some(webhook),
+            Self::Manual {} | Self::Schedule(_) => None,
         }
-        let every = Self { amount: digits.parse().map_err(|_| error())?, unit };
-        if every.amount == 0 || every.duration() > Duration::from_secs(365 * 86_400) {
-            return Err(error());
-        }
-        Ok(every)
     }
-}
 
-impl Serialize for Every {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Every {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    /// How its requests are verified.
+    pub fn verification(&self) -> Option<&crate::Verification> {
+        self.webhook()?.verify.as_ref()
     }
 }
 
@@ -328,9 +291,11 @@ const FIELDS: [&str; 8] =
     ["name", "description", "trigger", "parameters", "steps", "output", "on_failure", "execution_timeout"];
 
 impl Definition {
-    /// The connections that its steps use, sorted.
+    /// The connections that its trigger and its steps use, sorted.
     pub fn connections(&self) -> Vec<ConnectionId> {
-        let used: std::collections::BTreeSet<_> = self.steps.iter().filter_map(|step| step.connection).collect();
+        let of_trigger = self.trigger.verification().map(|verify| verify.connection);
+        let of_steps = self.steps.iter().filter_map(|step| step.connection);
+        let used: std::collections::BTreeSet<_> = of_trigger.into_iter().chain(of_steps).collect();
         used.into_iter().collect()
     }
 
@@ -351,7 +316,7 @@ impl Definition {
         }
         let name: Option<String> = member(fields, "name", None, &mut errors);
         let description: Option<Option<String>> = member(fields, "description", Some(None), &mut errors);
-        let trigger: Option<Trigger> = member(fields, "trigger", None, &mut errors);
+        let trigger = parse_trigger(fields, &mut errors);
         let parameters = parse_list(fields, "parameters", Some(Vec::new()), &mut errors);
         let steps = parse_list(fields, "steps", None, &mut errors);
         let on_failure: Option<Option<FailureHandler>> = member(fields, "on_failure", Some(None), &mut errors);
@@ -381,6 +346,11 @@ impl Definition {
 
     fn check(&self, errors: &mut Vec<FieldError>) {
         let root = Pointer::root();
+        match &self.trigger {
+            Trigger::Webhook(webhook) => webhook.check(&root.push("trigger"), errors),
+            Trigger::Schedule(schedule) => schedule.check(&root.push("trigger"), errors),
+            Trigger::Manual {} => {}
+        }
         let mut ensure = |holds: bool, pointer: Pointer, detail: &str| {
             if !holds {
                 errors.push(FieldError::new(pointer, detail));
@@ -496,6 +466,18 @@ fn member<T: DeserializeOwned>(
     }
 }
 
+/// Reads the trigger. What is chosen by its `type` is read on its own, so that an error names the field in it.
+fn parse_trigger(fields: &Map<String, Value>, errors: &mut Vec<FieldError>) -> Option<Trigger> {
+    let Some(Value::Object(trigger)) = fields.get("trigger") else { return member(fields, "trigger", None, errors) };
+    let at = Pointer::root().push("trigger");
+    let mut content = trigger.clone();
+    match content.shift_remove("type").as_ref().and_then(Value::as_str) {
+        Some("webhook") => parse_at(&Value::Object(content), at, errors).map(Trigger::Webhook),
+        Some("schedule") => parse_at(&Value::Object(content), at, errors).map(Trigger::Schedule),
+        _ => member(fields, "trigger", None, errors),
+    }
+}
+
 /// Reads a list, telling what is wrong with each of its elements.
 fn parse_list<T: DeserializeOwned>(
     fields: &Map<String, Value>,
@@ -587,7 +569,15 @@ mod tests {
         assert_eq!(pointers(|d| d["steps"][0]["retry"] = json!({"max_attempts": 0})), ["/steps/0/retry/max_attempts"]);
         assert_eq!(pointers(|d| d["steps"][0]["id"] = json!("trigger")), ["/steps/0/id"]);
         assert_eq!(pointers(|d| d["steps"][0]["connection"] = json!("wf_1")), ["/steps/0/connection"]);
-        assert_eq!(pointers(|d| d["trigger"] = json!({"type": "schedule", "every": "0m"})), ["/trigger"]);
+        assert_eq!(pointers(|d| d["trigger"] = json!({"type": "schedule", "every": "0m"})), ["/trigger/every"]);
+        assert_eq!(pointers(|d| d["trigger"] = json!({"type": "schedule", "cron": "0 0 L * *"})), ["/trigger/cron"]);
+        assert_eq!(
+            pointers(|d| d["trigger"] = json!({"type": "schedule", "cron": "@daily", "timezone": "Mars"})),
+            ["/trigger/timezone"]
+        );
+        assert_eq!(pointers(|d| d["trigger"] = json!({"type": "schedule", "evry": "1m"})), ["/trigger/evry"]);
+        assert_eq!(pointers(|d| d["trigger"] = json!({"type": "schedule"})), ["/trigger"]);
+        assert_eq!(pointers(|d| d["trigger"] = json!({"type": "clock"})), ["/trigger/type"]);
         assert_eq!(pointers(|d| d["a/b"] = json!(1)), ["/a~1b"]);
         assert_eq!(pointers(|d| d["name"] = json!(" ")), ["/name"]);
         assert_eq!(
@@ -619,14 +609,5 @@ mod tests {
         let [(pointer, detail)] = errors.as_slice() else { panic!("{errors:?}") };
         assert!(pointer.starts_with("/steps/0/with/a~1b/0/0"), "{pointer}");
         assert_eq!(detail, "has more than 100 levels of nesting");
-    }
-
-    #[test]
-    fn intervals_are_whole_minutes_hours_or_days() {
-        assert_eq!("90m".parse::<Every>().unwrap().duration(), Duration::from_secs(5_400));
-        assert_eq!("1d".parse::<Every>().unwrap().to_string(), "1d");
-        for bad in ["", "m", "0m", "10s", "-1m", "1.5h", "366d", "9999999m", "1m ", "１m"] {
-            assert!(bad.parse::<Every>().is_err(), "{bad}");
-        }
     }
 }

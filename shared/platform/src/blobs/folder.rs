@@ -3,13 +3,16 @@
 //! The blob `a/b` is the file `a/b=`: since no key holds `=`, the blob `a/b` and the folder of the blob `a/b/c` don't
 //! meet. Bytes are written and fsynced under a name of their own in `=new`, then renamed: a reader sees all or nothing.
 
+pub mod upload;
+
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -18,10 +21,13 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{Blobs, KEPT, check_key};
+use super::{Blobs, KEPT, TooLarge, UPLOADS, UploadLink, check_content_type, check_key, upload_headers};
 use crate::{Clock, PortError};
+
+use upload::Allowed;
 
 /// Blobs in a folder. Symbolic links below it are refused, not followed. The file system should tell upper from lower
 /// case where keys differ in that alone.
@@ -31,6 +37,8 @@ pub struct FolderBlobs {
     clock: Clock,
     folders: Arc<RwLock<()>>,
     unnamed: Arc<AtomicU64>,
+    /// The keys of uploads that have not ended.
+    uploading: Arc<Mutex<HashSet<String>>>,
     links: Option<Arc<Links>>,
 }
 
@@ -55,6 +63,33 @@ struct Link {
     until: i64,
 }
 
+/// A blob that is read piece by piece: all of it as it was when it was opened, whatever becomes of its key.
+#[derive(Debug)]
+pub struct Reading {
+    /// How many bytes it has.
+    pub bytes: u64,
+    file: Arc<File>,
+}
+
+impl Reading {
+    const PIECE_BYTES: usize = 64 * 1024;
+
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// The disk can't be read.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, PortError> {
+        let file = self.file.clone();
+        let piece = blocking("read blob", move || {
+            let mut piece = vec![0; Self::PIECE_BYTES];
+            let length = (&*file).read(&mut piece)?;
+            piece.truncate(length);
+            Ok(piece)
+        });
+        Ok(Some(piece.await?).filter(|piece| !piece.is_empty()).map(Bytes::from))
+    }
+}
+
 impl FolderBlobs {
     /// Opens the folder, making it (for its owner alone) where needed, and drops what an interrupted `put` left. The folder must belong to
     /// this process alone. Blocks on the disk.
@@ -74,17 +109,21 @@ impl FolderBlobs {
             Ok(root)
         };
         let root = open().map_err(|error| PortError::new(format!("open the blob folder {}", root.display()), error))?;
-        Ok(Self { root: root.into(), clock, folders: Arc::default(), unnamed: Arc::default(), links: None })
+        let (folders, unnamed, uploading) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { root: root.into(), clock, folders, unnamed, uploading, links: None })
     }
 
-    /// Removes blobs of the lifetime [`KEPT`] that were stored or moved there before a time: what a lifecycle rule does
-    /// on S3. Returns how many.
+    /// Removes blobs of the lifetimes [`KEPT`] and [`UPLOADS`] that were stored or moved there before a time: what
+    /// lifecycle rules do on S3. Returns how many.
     ///
     /// # Errors
     /// The folder can't be read or a blob can't be removed.
-    pub async fn sweep_kept(&self, before: Timestamp) -> Result<usize, PortError> {
+    pub async fn sweep_expired(&self, before: Timestamp) -> Result<usize, PortError> {
         let blobs = self.clone();
-        blocking("sweep blobs", move || blobs.sweep(&blobs.root.join(KEPT), before.into())).await
+        blocking("sweep blobs", move || {
+            [KEPT, UPLOADS].iter().map(|lifetime| blobs.sweep(&blobs.root.join(lifetime), before.into())).sum()
+        })
+        .await
     }
 
     /// The same, with links that begin with an address under which somebody answers them by [`FolderBlobs::linked`]. The key
@@ -120,12 +159,46 @@ impl FolderBlobs {
     /// What a link of [`Blobs::link`] is for, by what follows its address: the blob's key and the attachment's name. `None`
     /// where the link was not made here, or is over.
     pub fn linked(&self, token: &str) -> Option<(String, String)> {
+        let link: Link = self.signed(token)?;
+        (self.clock.now().as_second() < link.until).then_some((link.key, link.filename))
+    }
+
+    /// What was signed here and is what is asked for.
+    fn signed<T: DeserializeOwned>(&self, token: &str) -> Option<T> {
         let (payload, signature) = token.split_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
         hmac::verify(&self.links.as_ref()?.key, payload.as_bytes(), &signature).ok()?;
-        let payload = URL_SAFE_NO_PAD.decode(payload).ok()?;
-        let link: Link = serde_json::from_slice(&payload).ok()?;
-        (self.clock.now().as_second() < link.until).then_some((link.key, link.filename))
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+    }
+
+    /// A link that says what is given, signed.
+    fn sign(&self, operation: &str, payload: &impl Serialize) -> Result<String, PortError> {
+        let links = self.links.as_ref();
+        let links = links.ok_or_else(|| PortError::new(operation, "nothing answers links to this folder"))?;
+        let payload = serde_json::to_vec(payload).map_err(|error| PortError::new(operation, error))?;
+        let payload = URL_SAFE_NO_PAD.encode(payload);
+        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&links.key, payload.as_bytes()));
+        Ok(format!("{}/{payload}.{signature}", links.address))
+    }
+
+    /// In Unix seconds.
+    fn until(&self, expires_in: Duration) -> i64 {
+        let seconds = i64::try_from(expires_in.as_secs()).unwrap_or(i64::MAX);
+        self.clock.now().as_second().saturating_add(seconds)
+    }
+
+    /// A blob to read piece by piece, or `None` where there is none.
+    ///
+    /// # Errors
+    /// The folder can't be read.
+    pub async fn open_blob(&self, key: &str) -> Result<Option<Reading>, PortError> {
+        check_key("open", key)?;
+        let (blobs, key) = (self.clone(), key.to_owned());
+        let opened = blocking("open blob", move || match blobs.existing(&key).and_then(File::open) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            opened => opened.and_then(|file| Ok(Some((file.metadata()?.len(), file)))),
+        });
+        Ok(opened.await?.map(|(bytes, file)| Reading { bytes, file: Arc::new(file) }))
     }
 
     fn size_of_file(&self, key: &str) -> io::Result<Option<u64>> {
@@ -136,10 +209,23 @@ impl FolderBlobs {
     }
 
     fn put_file(&self, key: &str, bytes: &[u8]) -> io::Result<()> {
+        self.store(key, |file| file.write_all(bytes))
+    }
+
+    /// The kernel copies, where it can by sharing the blocks. A second name for the same file would share its age too.
+    fn copy_file(&self, from: &str, to: &str) -> io::Result<bool> {
+        let mut source = match self.existing(from).and_then(File::open) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            opened => opened?,
+        };
+        self.store(to, |file| io::copy(&mut source, file).map(drop)).map(|()| true)
+    }
+
+    /// Stores what is written to a file that has no name yet.
+    fn store(&self, key: &str, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
         let unnamed = self.root.join(NEW).join(self.unnamed.fetch_add(1, Ordering::Relaxed).to_string());
         let mut file = OpenOptions::new().write(true).create_new(true).open(&unnamed)?;
-        let stored = file
-            .write_all(bytes)
+        let stored = write(&mut file)
             .and_then(|()| file.set_modified(self.clock.now().into()))
             .and_then(|()| file.sync_all())
             .and_then(|()| self.place(&unnamed, key));
@@ -150,11 +236,19 @@ impl FolderBlobs {
         stored
     }
 
-    fn get_file(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
-        match self.existing(key).and_then(fs::read) {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            read => read.map(Some),
+    fn get_file(&self, key: &str, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
+        let mut file = match self.existing(key).and_then(File::open) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        // A blob never changes once it has its name.
+        let bytes = file.metadata()?.len();
+        if bytes > max_bytes {
+            return Err(io::Error::new(ErrorKind::FileTooLarge, TooLarge { bytes, max_bytes }));
         }
+        let mut content = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+        file.read_to_end(&mut content)?;
+        Ok(Some(content))
     }
 
     fn rename_file(&self, from: &str, to: &str) -> io::Result<()> {
@@ -208,18 +302,23 @@ impl FolderBlobs {
         Ok(())
     }
 
-    /// Moves a file to the key's place, for good. Folders come and go only under the exclusive lock: one that is found
-    /// under the shared lock is durable and stays.
+    /// Moves a file to the key's place, for good.
     fn place(&self, file: &Path, key: &str) -> io::Result<()> {
-        let rename = |path: PathBuf| fs::rename(file, &path).and_then(|()| sync_parent(&path));
+        self.place_by(key, |path| fs::rename(file, path))
+    }
+
+    /// Puts a file in the key's place, for good. Folders come and go only under the exclusive lock: one that is found
+    /// under the shared lock is durable and stays.
+    fn place_by(&self, key: &str, put: impl Fn(&Path) -> io::Result<()>) -> io::Result<()> {
+        let put = |path: PathBuf| put(&path).and_then(|()| sync_parent(&path));
         let shared = self.folders.read().unwrap_or_else(PoisonError::into_inner);
         match self.checked(key) {
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            checked => return rename(checked?),
+            checked => return put(checked?),
         }
         drop(shared);
         let _exclusive = self.folders.write().unwrap_or_else(PoisonError::into_inner);
-        self.make_folders(key).and_then(rename)
+        self.make_folders(key).and_then(put)
     }
 
     fn make_folders(&self, key: &str) -> io::Result<PathBuf> {
@@ -296,9 +395,13 @@ impl Blobs for FolderBlobs {
     }
 
     async fn get(&self, key: &str) -> Result<Option<Bytes>, PortError> {
+        self.get_up_to(key, u64::MAX).await
+    }
+
+    async fn get_up_to(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
         check_key("get", key)?;
         let (blobs, key) = (self.clone(), key.to_owned());
-        Ok(blocking("get blob", move || blobs.get_file(&key)).await?.map(Bytes::from))
+        Ok(blocking("get blob", move || blobs.get_file(&key, max_bytes)).await?.map(Bytes::from))
     }
 
     async fn size(&self, key: &str) -> Result<Option<u64>, PortError> {
@@ -308,17 +411,32 @@ impl Blobs for FolderBlobs {
     }
 
     async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError> {
-        const OPERATION: &str = "link to blob";
         check_key("link to", key)?;
-        let links = self.links.as_ref();
-        let links = links.ok_or_else(|| PortError::new(OPERATION, "nothing answers links to this folder"))?;
-        let seconds = i64::try_from(expires_in.as_secs()).unwrap_or(i64::MAX);
-        let until = self.clock.now().as_second().saturating_add(seconds);
-        let link = Link { key: key.to_owned(), filename: filename.to_owned(), until };
-        let payload = serde_json::to_vec(&link).map_err(|error| PortError::new(OPERATION, error))?;
-        let payload = URL_SAFE_NO_PAD.encode(payload);
-        let signature = URL_SAFE_NO_PAD.encode(hmac::sign(&links.key, payload.as_bytes()));
-        Ok(format!("{}/{payload}.{signature}", links.address))
+        let link = Link { key: key.to_owned(), filename: filename.to_owned(), until: self.until(expires_in) };
+        self.sign("link to blob", &link)
+    }
+
+    async fn upload_link(
+        &self,
+        key: &str,
+        expires_in: Duration,
+        bytes: u64,
+        content_type: &str,
+    ) -> Result<UploadLink, PortError> {
+        check_key("link for", key)?;
+        check_content_type(content_type)?;
+        let (upload, until) = (key.to_owned(), self.until(expires_in));
+        let allowed = Allowed { upload, bytes, content_type: content_type.to_owned(), until };
+        let url = self.sign("link for an upload", &allowed)?;
+        let headers = upload_headers(bytes, content_type).map(|(name, value)| (name.to_owned(), value));
+        Ok(UploadLink { method: "PUT", url, headers: headers.into() })
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<bool, PortError> {
+        check_key("copy", from)?;
+        check_key("copy", to)?;
+        let (blobs, from, to) = (self.clone(), from.to_owned(), to.to_owned());
+        blocking("copy blob", move || blobs.copy_file(&from, &to)).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {

@@ -153,9 +153,11 @@ fn key_of(receipt: &Receipt) -> Result<ReceiptKey, PortError> {
 mod tests {
     use jiff::Timestamp;
     use tempfile::TempDir;
+    use tidegate_model::Recurrence;
 
     use super::database::Failing;
     use super::*;
+    use crate::scheduler::{Scheduler, Timer, When};
 
     const SETTINGS: EmbeddedSettings =
         EmbeddedSettings { visibility_timeout: Duration::from_secs(60), max_receive_count: 3 };
@@ -190,6 +192,80 @@ mod tests {
         let queue = EmbeddedQueue::open(&path, SETTINGS, clock).unwrap();
         let received = queue.receive(10, Duration::ZERO).await.unwrap();
         assert_eq!(received.iter().map(|message| &*message.body).collect::<Vec<_>>(), ["kept"]);
+    }
+
+    /// A file as version 1 left it, and what its timers do now.
+    #[tokio::test]
+    async fn timers_of_an_older_file_go_on() {
+        const VERSION_1: &str = "
+            CREATE TABLE messages (
+                id INTEGER PRIMARY KEY,
+                lane INTEGER NOT NULL,
+                waiting INTEGER NOT NULL,
+                receive_count INTEGER NOT NULL,
+                due INTEGER NOT NULL,
+                tenant BLOB NOT NULL,
+                body TEXT NOT NULL
+            ) STRICT;
+            CREATE INDEX visible_messages ON messages (lane, tenant, id) WHERE waiting = 0;
+            CREATE INDEX waiting_messages ON messages (due) WHERE waiting = 1;
+            CREATE TABLE timers (
+                tenant BLOB NOT NULL,
+                name TEXT NOT NULL,
+                due INTEGER NOT NULL,
+                interval INTEGER,
+                body TEXT NOT NULL,
+                PRIMARY KEY (tenant, name)
+            ) STRICT, WITHOUT ROWID;
+            CREATE INDEX due_timers ON timers (due);
+            PRAGMA user_version = 1;
+            INSERT INTO timers VALUES
+                (zeroblob(16), 'every', 600000, 600000, 'every <aws.scheduler.scheduled-time>'),
+                (zeroblob(16), 'once', 900000, NULL, 'once <aws.scheduler.scheduled-time>');
+        ";
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("queue.db");
+        rusqlite::Connection::open(&path).unwrap().execute_batch(VERSION_1).unwrap();
+        let clock = Clock::manual(Timestamp::from_second(25 * 60).unwrap());
+        for expected in
+            [vec!["once 1970-01-01T00:15:00Z", "every 1970-01-01T00:20:00Z"], vec!["every 1970-01-01T00:30:00Z"]]
+        {
+            let queue = EmbeddedQueue::open(&path, SETTINGS, clock.clone()).unwrap();
+            let mut bodies = Vec::new();
+            for message in queue.receive(10, Duration::ZERO).await.unwrap() {
+                queue.delete(&message.receipt).await.unwrap();
+                bodies.push(message.body);
+            }
+            bodies.sort_by_key(|body| body.starts_with("every"));
+            assert_eq!(bodies, expected);
+            clock.advance(Duration::from_secs(600));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_timer_that_can_t_be_read_holds_up_no_other() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("queue.db");
+        let clock = Clock::manual(Timestamp::UNIX_EPOCH);
+        {
+            let scheduler = EmbeddedQueue::open(&path, SETTINGS, clock.clone()).unwrap().scheduler();
+            for name in ["broken", "whole"] {
+                let first = Timestamp::from_second(60).unwrap();
+                let when = When::Recurring(Box::new(Recurrence::every("1m".parse().unwrap(), first)));
+                let timer = Timer { tenant: TenantId::NONE, name: name.to_owned(), when, body: name.to_owned() };
+                scheduler.put(timer).await.unwrap();
+            }
+        }
+        let broken = "UPDATE timers SET recurrence = replace(recurrence, '1m', '1x') WHERE name = 'broken'";
+        assert_eq!(rusqlite::Connection::open(&path).unwrap().execute(broken, []).unwrap(), 1);
+        let queue = EmbeddedQueue::open(&path, SETTINGS, clock.clone()).unwrap();
+        for _ in 0..2 {
+            clock.advance(Duration::from_secs(60));
+            let received = queue.receive(10, Duration::ZERO).await.unwrap();
+            assert_eq!(received.iter().map(|message| &*message.body).collect::<Vec<_>>(), ["whole"]);
+            queue.delete(&received[0].receipt).await.unwrap();
+        }
+        assert_eq!(queue.scheduler().list(None).await.unwrap().timers.len(), 2, "it is kept");
     }
 
     #[tokio::test]

@@ -1,8 +1,9 @@
 //! The embedded scheduler: timers in the queue's file, fired by the queue's writer.
 //!
 //! A firing is one transaction that inserts the message and removes or advances the timer, so a crash neither loses nor
-//! doubles it. Of an interval's firings missed while the process was down, one is made up for at the start, under the
-//! latest missed time; then it goes on on its grid.
+//! doubles it. Of the firings missed while the process was down, one is made up for at the start, under the latest
+//! missed time; then it goes on at its times. Jitter puts each firing off by a part of the window that follows from the
+//! timer and the time, so that a restart changes nothing.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tidegate_model::TenantId;
 
-use super::{Scheduler, Timer, check};
+use super::{Scheduler, Timer, TimerPage, check, from_full_name};
 use crate::PortError;
 use crate::queue::{Command, Writer};
 
@@ -36,6 +37,16 @@ impl Scheduler for EmbeddedScheduler {
     async fn delete(&self, tenant: TenantId, name: &str) -> Result<(), PortError> {
         let name = name.to_owned();
         self.writer.call("delete a timer", |reply| Command::DeleteTimer { tenant, name, reply }).await
+    }
+
+    async fn list(&self, cursor: Option<&str>) -> Result<TimerPage, PortError> {
+        const OPERATION: &str = "list timers";
+        let after = match cursor.map(from_full_name) {
+            None => None,
+            Some(Some((tenant, name))) => Some((tenant, name.to_owned())),
+            Some(None) => return Err(PortError::new(OPERATION, "the cursor isn't one of this scheduler's")),
+        };
+        self.writer.call(OPERATION, |reply| Command::ListTimers { after, reply }).await
     }
 }
 

@@ -4,7 +4,8 @@
 //! (<https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-targets-universal.html>) is used rather than the
 //! templated one, because only it gives a standard queue's message its group. All timers of an installation lie in one
 //! schedule group (an account has 500 groups at first, and a tenant each would soon need more), named by tenant and
-//! name: `{the tenant's UUID as 22 base64url characters}.{name}`. A firing comes within a minute of its time.
+//! name: `{the tenant's UUID as 22 base64url characters}.{name}`. A firing comes within a minute of its time, or of its
+//! window.
 
 use async_trait::async_trait;
 use aws_sdk_scheduler::Client;
@@ -14,20 +15,23 @@ use aws_sdk_scheduler::types::{
     ActionAfterCompletion, DeadLetterConfig, FlexibleTimeWindow, FlexibleTimeWindowMode, RetryPolicy, Target,
 };
 use aws_types::SdkConfig;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
-use tidegate_model::TenantId;
+use tidegate_model::{Every, Rhythm, TenantId};
 
-use super::{Scheduler, Timer, When, check};
+use super::{Scheduler, Timer, TimerPage, When, ceil_to_second, check, from_full_name, full_name};
 use crate::{Clock, PortError, usage};
 
 const SEND_MESSAGE: &str = "arn:aws:scheduler:::aws-sdk:sqs:sendMessage";
 /// How far ahead of now a one-time schedule is made at least: one in the past would not fire.
 const LEAD_SECONDS: i64 = 5;
+/// Whether a start or an end of its own belongs to a schedule's time isn't told for cron expressions. So starts are so
+/// much before the first firing, and ends so much after the last.
+const CLEARANCE_SECONDS: i64 = 30;
 /// EventBridge Scheduler's own maxima: a queue that is away for hours loses no firing.
 const RETRY_FOR_SECONDS: i32 = 24 * 60 * 60;
 const RETRIES: i32 = 185;
+/// The longest page of a list of schedules.
+const PAGE: i32 = 100;
 
 /// Where timers live and send.
 #[derive(Debug, Clone)]
@@ -78,44 +82,70 @@ impl EventBridgeScheduler {
             .map_err(|error| PortError::new("build a schedule's target", error))
     }
 
-    fn create(&self, timer: &Timer) -> Result<CreateScheduleFluentBuilder, PortError> {
+    /// The request for a timer; `None` where it has no firing left.
+    fn create(&self, timer: &Timer) -> Result<Option<CreateScheduleFluentBuilder>, PortError> {
         let now = self.clock.now();
-        let first = Timestamp::from_millisecond(timer.when.first_ms(now))
-            .map_err(|error| PortError::new("read a timer's time", error))?;
-        let window = FlexibleTimeWindow::builder()
-            .mode(FlexibleTimeWindowMode::Off)
-            .build()
-            .map_err(|error| PortError::new("build a schedule's window", error))?;
         let request = self
             .client
             .create_schedule()
             .group_name(&self.settings.group)
-            .name(schedule_name(timer.tenant, &timer.name))
-            .flexible_time_window(window)
+            .name(full_name(timer.tenant, &timer.name))
             .target(self.target(timer)?);
-        Ok(match timer.when {
-            When::At(_) => {
-                let earliest = Timestamp::from_second(now.as_second() + LEAD_SECONDS).unwrap_or(now);
-                request
-                    .schedule_expression(format!("at({})", first.max(earliest).strftime("%Y-%m-%dT%H:%M:%S")))
-                    .action_after_completion(ActionAfterCompletion::Delete)
+        let recurrence = match &timer.when {
+            When::At(at) => {
+                let second = ceil_to_second(*at).max(now.as_second() + LEAD_SECONDS);
+                let at =
+                    Timestamp::from_second(second).map_err(|error| PortError::new("read a timer's time", error))?;
+                let request = request
+                    .flexible_time_window(window(None)?)
+                    .schedule_expression(format!("at({})", at.strftime("%Y-%m-%dT%H:%M:%S")))
+                    .action_after_completion(ActionAfterCompletion::Delete);
+                return Ok(Some(request));
             }
-            When::Every { interval, .. } => {
-                let minutes = interval.as_secs() / 60;
+            When::Recurring(recurrence) => recurrence,
+        };
+        let Some(first) = recurrence.next_after(now) else { return Ok(None) };
+        let last = recurrence.end.and_then(|end| recurrence.latest_at(end));
+        let request = request
+            .flexible_time_window(window(recurrence.jitter)?)
+            .set_end_date(last.map(|last| date(last.as_second() + CLEARANCE_SECONDS)));
+        Ok(Some(match &recurrence.rhythm {
+            Rhythm::Every { interval, .. } => {
+                let minutes = interval.minutes();
                 let unit = if minutes == 1 { "minute" } else { "minutes" };
-                request
-                    .schedule_expression(format!("rate({minutes} {unit})"))
-                    .start_date(aws_smithy_types::DateTime::from_secs(first.as_second()))
+                // Where it begins is what its firings are counted from.
+                request.schedule_expression(format!("rate({minutes} {unit})")).start_date(date(first.as_second()))
             }
-        })
+            Rhythm::Cron { cron, zone, start } => {
+                let start = start.filter(|start| *start > now).map(|_| date(first.as_second() - CLEARANCE_SECONDS));
+                request
+                    .schedule_expression(cron.for_eventbridge())
+                    .schedule_expression_timezone(zone.name())
+                    .set_start_date(start)
+            }
+        }))
     }
+}
+
+fn window(jitter: Option<Every>) -> Result<FlexibleTimeWindow, PortError> {
+    let window = match jitter {
+        Some(jitter) => FlexibleTimeWindow::builder()
+            .mode(FlexibleTimeWindowMode::Flexible)
+            .maximum_window_in_minutes(i32::try_from(jitter.minutes()).unwrap_or(i32::MAX)),
+        None => FlexibleTimeWindow::builder().mode(FlexibleTimeWindowMode::Off),
+    };
+    window.build().map_err(|error| PortError::new("build a schedule's window", error))
+}
+
+fn date(seconds: i64) -> aws_smithy_types::DateTime {
+    aws_smithy_types::DateTime::from_secs(seconds)
 }
 
 #[async_trait]
 impl Scheduler for EventBridgeScheduler {
     async fn put(&self, timer: Timer) -> Result<(), PortError> {
         check(&timer)?;
-        let request = self.create(&timer)?;
+        let Some(request) = self.create(&timer)? else { return self.delete(timer.tenant, &timer.name).await };
         let wanted = request.as_input().clone();
         let failed = |operation: &str, source: Box<dyn std::error::Error + Send + Sync>| {
             PortError::new(format!("{operation} schedule {}", timer.name), source)
@@ -132,7 +162,9 @@ impl Scheduler for EventBridgeScheduler {
             .set_flexible_time_window(wanted.get_flexible_time_window().clone())
             .set_target(wanted.get_target().clone())
             .set_schedule_expression(wanted.get_schedule_expression().clone())
+            .set_schedule_expression_timezone(wanted.get_schedule_expression_timezone().clone())
             .set_start_date(*wanted.get_start_date())
+            .set_end_date(*wanted.get_end_date())
             .set_action_after_completion(wanted.get_action_after_completion().clone())
             .send()
             .await
@@ -141,7 +173,7 @@ impl Scheduler for EventBridgeScheduler {
     }
 
     async fn delete(&self, tenant: TenantId, name: &str) -> Result<(), PortError> {
-        let request = self.client.delete_schedule().group_name(&self.settings.group).name(schedule_name(tenant, name));
+        let request = self.client.delete_schedule().group_name(&self.settings.group).name(full_name(tenant, name));
         match request.send().await {
             Ok(_) => Ok(()),
             Err(error) if error.as_service_error().is_some_and(|error| error.is_resource_not_found_exception()) => {
@@ -150,11 +182,16 @@ impl Scheduler for EventBridgeScheduler {
             Err(error) => Err(PortError::new(format!("delete schedule {name}"), error)),
         }
     }
-}
 
-/// The schedule's name: see the module.
-fn schedule_name(tenant: TenantId, name: &str) -> String {
-    format!("{}.{name}", URL_SAFE_NO_PAD.encode(tenant.as_bytes()))
+    async fn list(&self, cursor: Option<&str>) -> Result<TimerPage, PortError> {
+        let request = self.client.list_schedules().group_name(&self.settings.group).max_results(PAGE);
+        let page = request.set_next_token(cursor.map(str::to_owned)).send().await;
+        let page = page.map_err(|error| PortError::new("list schedules", error))?;
+        let names = page.schedules.iter().filter_map(|schedule| schedule.name());
+        // Others in the group are the installation's own.
+        let timers = names.filter_map(from_full_name).map(|(tenant, name)| (tenant, name.to_owned())).collect();
+        Ok(TimerPage { timers, next_cursor: page.next_token })
+    }
 }
 
 #[cfg(test)]
@@ -165,8 +202,9 @@ mod tests {
     #[test]
     fn the_longest_name_fits() {
         let tenant = TenantId::new(Timestamp::UNIX_EPOCH, [0xff; 10]);
-        let name = schedule_name(tenant, &"x".repeat(MAX_NAME_CHARS));
+        let name = full_name(tenant, &"x".repeat(MAX_NAME_CHARS));
         assert_eq!(name.len(), 64);
+        assert_eq!(from_full_name(&name), Some((tenant, &*"x".repeat(MAX_NAME_CHARS))));
         let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         assert!(name.chars().all(allowed), "{name}");
     }

@@ -14,6 +14,7 @@ fn item(setup: &Setup, step: &str) -> JournalItem {
     let input = TriggerInput {
         kind: TriggerKind::Webhook,
         content_type: Some("application/json".to_owned()),
+        request: None,
         body: Payload::Inline(json!({ "user": { "name": "" }, "big": 1e300 })),
         parameters: serde_json::Map::default(),
     };

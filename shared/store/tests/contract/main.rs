@@ -7,6 +7,7 @@ mod accounts;
 mod cancel;
 mod connections;
 mod dead_letters;
+mod deliveries;
 mod faults;
 mod folder;
 mod journal;

@@ -27,6 +27,8 @@ pub(crate) fn workflow(setup: &Setup, tenant: TenantId) -> (Workflow, Definition
         version: 1,
         revision: 1,
         connections: Vec::new(),
+        verification: None,
+        listening_until: None,
         trigger: definition.trigger.clone(),
         created_at: setup.clock.now(),
         updated_at: setup.clock.now(),

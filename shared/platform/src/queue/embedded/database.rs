@@ -9,20 +9,22 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use aws_lc_rs::digest;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
-use tidegate_model::TenantId;
+use tidegate_model::{Every, Recurrence, TenantId};
 
 use super::groups::Groups;
 use super::{Depth, EmbeddedSettings, Group, OutgoingMessage, Receipt, ReceivedMessage, group_of};
 use crate::Clock;
-use crate::scheduler::{SCHEDULED_TIME, Timer, When};
+use crate::scheduler::{SCHEDULED_TIME, Timer, TimerPage, When, ceil_to_second, full_name};
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// `due` keeps its width through a message's life and the body comes last, so that an update rewrites no body pages.
-/// A waiting message with receives is in flight, without any it is delayed.
+/// A waiting message with receives is in flight, without any it is delayed. A timer is `due` at the time that it was
+/// `planned` for, or by its jitter later; one without `recurrence` fires once.
 const SCHEMA: &str = "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
@@ -38,13 +40,25 @@ const SCHEMA: &str = "
     CREATE TABLE timers (
         tenant BLOB NOT NULL,
         name TEXT NOT NULL,
+        planned INTEGER NOT NULL,
         due INTEGER NOT NULL,
-        interval INTEGER,
+        recurrence TEXT,
         body TEXT NOT NULL,
         PRIMARY KEY (tenant, name)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX due_timers ON timers (due);
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
+";
+
+/// Version 1 knew intervals only, in milliseconds.
+const TO_VERSION_2: &str = "
+    ALTER TABLE timers ADD COLUMN planned INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE timers ADD COLUMN recurrence TEXT;
+    UPDATE timers SET planned = due;
+";
+const TO_VERSION_2_AT_LAST: &str = "
+    ALTER TABLE timers DROP COLUMN interval;
+    PRAGMA user_version = 2;
 ";
 
 /// How long to wait for a process that is just closing the file.
@@ -53,6 +67,10 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const CHECKPOINT_PAGES: i32 = 1000;
 /// How many messages or timers that came due one transaction takes on; more follow in the next.
 const SWEEP_LIMIT: i64 = 1000;
+/// How many timers a page lists.
+const PAGE: usize = 100;
+/// When a timer is looked at again that can't be read.
+const UNREADABLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum EmbeddedError {
@@ -65,6 +83,8 @@ pub(crate) enum EmbeddedError {
     Disk(#[source] Arc<rusqlite::Error>),
     #[error("the file is of version {0}, this program reads up to {VERSION}: it was made by a newer one")]
     NewerVersion(i64),
+    #[error("a timer can't be written")]
+    Timer(#[source] Arc<serde_json::Error>),
     #[error("the counts disagree with the file")]
     Inconsistent,
     #[error("the queue's writer has stopped")]
@@ -185,6 +205,7 @@ impl Database {
         database.begin(true)?;
         match database.connection.pragma_query_value(None, "user_version", |row| row.get(0))? {
             0 => database.connection.execute_batch(SCHEMA)?,
+            1 => database.migrate_timers()?,
             VERSION => {}
             newer => return Err(EmbeddedError::NewerVersion(newer)),
         }
@@ -192,6 +213,26 @@ impl Database {
         database.hand_back_all(clock.now().as_millisecond())?;
         database.commit()?;
         Ok(database)
+    }
+
+    fn migrate_timers(&self) -> Result<(), EmbeddedError> {
+        self.connection.execute_batch(TO_VERSION_2)?;
+        let recurring = self
+            .connection
+            .prepare("SELECT tenant, name, due, interval FROM timers WHERE interval IS NOT NULL")?
+            .query_map([], |row| {
+                let key = (row.get::<_, Group>(0)?, row.get::<_, String>(1)?);
+                Ok((key, row.get::<_, i64>(2)?, row.get::<_, i64>(3)?))
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        for ((group, name), due, interval) in recurring {
+            let minutes = u32::try_from(interval / 60_000).ok().and_then(Every::from_minutes);
+            let (Some(interval), Ok(first)) = (minutes, Timestamp::from_millisecond(due)) else { continue };
+            self.connection
+                .prepare_cached("UPDATE timers SET recurrence = ?3 WHERE tenant = ?1 AND name = ?2")?
+                .execute(params![group, name, to_json(&Recurrence::every(interval, first))?])?;
+        }
+        Ok(self.connection.execute_batch(TO_VERSION_2_AT_LAST)?)
     }
 
     /// Stands in for a disk that is full.
@@ -373,16 +414,45 @@ impl Database {
     }
 
     pub(super) fn put_timer(&mut self, timer: &Timer, now: Timestamp) -> Result<(), EmbeddedError> {
-        let due = timer.when.first_ms(now);
-        let interval = match timer.when {
-            When::At(_) => None,
-            When::Every { interval, .. } => Some(i64::try_from(interval.as_millis()).unwrap_or(i64::MAX)),
+        let group = group_of(timer.tenant);
+        let (recurrence, firing) = match &timer.when {
+            When::At(at) => {
+                let at = ceil_to_second(*at).saturating_mul(1000);
+                (None, Firing { planned: at, due: at })
+            }
+            When::Recurring(recurrence) => {
+                let pending = self.pending_firing(group, &timer.name, recurrence, now)?;
+                let Some(planned) = pending.or_else(|| recurrence.next_after(now)) else {
+                    return self.delete_timer(timer.tenant, &timer.name);
+                };
+                (Some(to_json(recurrence)?), Firing::of(group, &timer.name, recurrence, planned))
+            }
         };
+        let Firing { planned, due } = firing;
         self.connection
-            .prepare_cached("REPLACE INTO timers (tenant, name, due, interval, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
-            .execute(params![group_of(timer.tenant), timer.name, due, interval, timer.body])?;
+            .prepare_cached(
+                "REPLACE INTO timers (tenant, name, planned, due, recurrence, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+            )?
+            .execute(params![group, timer.name, planned, due, recurrence, timer.body])?;
         self.next_due.timer = Some(self.next_due.timer.map_or(due, |next| next.min(due)));
         Ok(())
+    }
+
+    /// The firing that a timer of this name puts off at the moment, if it is one of this recurrence too.
+    fn pending_firing(
+        &self,
+        group: Group,
+        name: &str,
+        recurrence: &Recurrence,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, EmbeddedError> {
+        let Some(latest) = recurrence.latest_at(now) else { return Ok(None) };
+        let stored: Option<i64> = self
+            .connection
+            .prepare_cached("SELECT planned FROM timers WHERE tenant = ?1 AND name = ?2")?
+            .query_row(params![group, name], |row| row.get(0))
+            .optional()?;
+        Ok(stored.filter(|planned| *planned == latest.as_millisecond()).map(|_| latest))
     }
 
     pub(super) fn delete_timer(&mut self, tenant: TenantId, name: &str) -> Result<(), EmbeddedError> {
@@ -390,6 +460,22 @@ impl Database {
             .prepare_cached("DELETE FROM timers WHERE tenant = ?1 AND name = ?2")?
             .execute(params![group_of(tenant), name])?;
         Ok(())
+    }
+
+    pub(super) fn list_timers(&self, after: Option<&(TenantId, String)>) -> Result<TimerPage, EmbeddedError> {
+        let (group, name) = after.map_or((Group::default(), ""), |(tenant, name)| (group_of(*tenant), name.as_str()));
+        let timers = self
+            .connection
+            .prepare_cached(
+                "SELECT tenant, name FROM timers WHERE (tenant, name) > (?1, ?2) ORDER BY tenant, name LIMIT ?3",
+            )?
+            .query_map(params![group, name, PAGE as i64], |row| {
+                Ok((TenantId::from_bytes(row.get::<_, Group>(0)?), row.get::<_, String>(1)?))
+            })?
+            .collect::<Result<Vec<_>, _>>()?;
+        let last = timers.last().filter(|_| timers.len() == PAGE);
+        let next_cursor = last.map(|(tenant, name)| full_name(*tenant, name));
+        Ok(TimerPage { timers, next_cursor })
     }
 
     /// Makes visible what has come due, and fires timers.
@@ -435,41 +521,63 @@ impl Database {
         let due = self
             .connection
             .prepare_cached(
-                "SELECT tenant, name, due, interval, body FROM timers WHERE due <= ?1 ORDER BY due LIMIT ?2",
+                "SELECT tenant, name, planned, recurrence, body FROM timers WHERE due <= ?1 ORDER BY due LIMIT ?2",
             )?
             .query_map([now, SWEEP_LIMIT], |row| {
                 Ok(DueTimer {
                     group: row.get(0)?,
                     name: row.get(1)?,
-                    due: row.get(2)?,
-                    interval: row.get(3)?,
+                    planned: row.get(2)?,
+                    recurrence: row.get(3)?,
                     body: row.get(4)?,
                 })
             })?
             .collect::<Result<Vec<_>, _>>()?;
         for timer in due {
-            let planned = match timer.interval {
-                Some(interval) => {
-                    let planned = timer.due + (now - timer.due) / interval * interval;
-                    self.connection
-                        .prepare_cached("UPDATE timers SET due = ?3 WHERE tenant = ?1 AND name = ?2")?
-                        .execute(params![timer.group, timer.name, planned + interval])?;
-                    planned
-                }
-                None => {
-                    self.connection
-                        .prepare_cached("DELETE FROM timers WHERE tenant = ?1 AND name = ?2")?
-                        .execute(params![timer.group, timer.name])?;
-                    timer.due
-                }
+            let Some((planned, next)) = self.advance(&timer, now)? else { continue };
+            match next {
+                Some(next) => self
+                    .connection
+                    .prepare_cached("UPDATE timers SET planned = ?3, due = ?4 WHERE tenant = ?1 AND name = ?2")?
+                    .execute(params![timer.group, timer.name, next.planned, next.due])?,
+                None => self
+                    .connection
+                    .prepare_cached("DELETE FROM timers WHERE tenant = ?1 AND name = ?2")?
+                    .execute(params![timer.group, timer.name])?,
             };
-            let planned = Timestamp::from_millisecond(planned).unwrap_or(Timestamp::MAX);
             let body = timer.body.replace(SCHEDULED_TIME, &format!("{planned:.0}"));
             self.insert(Lane::Main, timer.group, &body, now, now)?;
         }
         self.next_due.timer =
             self.connection.prepare_cached("SELECT min(due) FROM timers")?.query_row([], |row| row.get(0))?;
         Ok(())
+    }
+
+    /// For which time a timer that is due fires: the latest that is due, if others were missed. With it the firing after
+    /// that, if there is one. `None` for a timer that can't be read.
+    fn advance(&self, timer: &DueTimer, now: i64) -> Result<Option<(Timestamp, Option<Firing>)>, EmbeddedError> {
+        let stored = Timestamp::from_millisecond(timer.planned).unwrap_or(Timestamp::MAX);
+        let Some(text) = &timer.recurrence else { return Ok(Some((stored, None))) };
+        let recurrence: Recurrence = match serde_json::from_str(text) {
+            Ok(recurrence) => recurrence,
+            Err(error) => {
+                // As when a zone is in no database any more. Only its own firings are to suffer from it.
+                tracing::error!(error = &error as &dyn std::error::Error, key = timer.name, "a timer can't be read");
+                self.connection
+                    .prepare_cached("UPDATE timers SET due = ?3 WHERE tenant = ?1 AND name = ?2")?
+                    .execute(params![timer.group, timer.name, after(now, UNREADABLE)])?;
+                return Ok(None);
+            }
+        };
+        let firing = |planned| Firing::of(timer.group, &timer.name, &recurrence, planned);
+        let before =
+            |planned: &Timestamp| recurrence.latest_at(planned.checked_sub(SignedDuration::from_nanos(1)).ok()?);
+        let now = Timestamp::from_millisecond(now).unwrap_or(Timestamp::MAX);
+        let planned = std::iter::successors(recurrence.latest_at(now), before)
+            .take_while(|planned| *planned > stored)
+            .find(|planned| firing(*planned).due <= now.as_millisecond())
+            .unwrap_or(stored);
+        Ok(Some((planned, recurrence.next_after(planned).map(firing))))
     }
 
     fn insert(&mut self, lane: Lane, group: Group, body: &str, due: i64, now: i64) -> Result<(), EmbeddedError> {
@@ -586,9 +694,34 @@ impl Database {
 struct DueTimer {
     group: Group,
     name: String,
-    due: i64,
-    interval: Option<i64>,
+    planned: i64,
+    recurrence: Option<String>,
     body: String,
+}
+
+/// A firing to come, in milliseconds since 1970.
+struct Firing {
+    planned: i64,
+    due: i64,
+}
+
+impl Firing {
+    /// The firing of a timer for a time. Jitter puts it off by what follows from the timer and the time.
+    fn of(group: Group, name: &str, recurrence: &Recurrence, planned: Timestamp) -> Self {
+        let planned = planned.as_millisecond();
+        let Some(jitter) = recurrence.jitter else { return Self { planned, due: planned } };
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for part in [&group[..], name.as_bytes(), &planned.to_be_bytes()] {
+            hash.update(part);
+        }
+        let random = hash.finish().as_ref().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let window = u64::from(jitter.minutes()) * 60;
+        Self { planned, due: planned + i64::try_from(random % window).unwrap_or(0) * 1000 }
+    }
+}
+
+fn to_json(recurrence: &Recurrence) -> Result<String, EmbeddedError> {
+    serde_json::to_string(recurrence).map_err(|error| EmbeddedError::Timer(Arc::new(error)))
 }
 
 /// Whether the system failed to read, write or sync the file: not a full disk, which may have room again.

@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::database::{Database, EmbeddedError, Lane, ReceiptKey};
 use super::{Depth, OutgoingMessage, ReceivedMessage};
-use crate::scheduler::Timer;
+use crate::scheduler::{Timer, TimerPage};
 use crate::{Clock, PortError};
 
 /// Why the last transaction failed, as long as none has succeeded since.
@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Depth { reply: Reply<Depth> },
     PutTimer { timer: Timer, reply: Reply<()> },
     DeleteTimer { tenant: TenantId, name: String, reply: Reply<()> },
+    ListTimers { after: Option<(TenantId, String)>, reply: Reply<TimerPage> },
 }
 
 impl Command {
@@ -50,6 +51,7 @@ impl Command {
             | Self::UndoReceive { .. }
             | Self::Delete { .. }
             | Self::ChangeVisibility { .. }
+            | Self::ListTimers { .. }
             | Self::Depth { .. } => false,
         }
     }
@@ -64,6 +66,7 @@ impl Command {
             | Self::DeleteTimer { reply, .. } => drop(reply.deliver()),
             Self::Redrive { reply, .. } => drop(reply.deliver()),
             Self::Depth { reply } => drop(reply.deliver()),
+            Self::ListTimers { reply, .. } => drop(reply.deliver()),
             Self::Receive(_) | Self::UndoReceive { .. } => {}
         }
     }
@@ -331,6 +334,7 @@ fn apply(database: &mut Database, command: &mut Command, now: Timestamp) -> Resu
         Command::Depth { reply } => reply.set(database.depth()),
         Command::PutTimer { timer, reply } => reply.set(database.put_timer(timer, now)?),
         Command::DeleteTimer { tenant, name, reply } => reply.set(database.delete_timer(*tenant, name)?),
+        Command::ListTimers { after, reply } => reply.set(database.list_timers(after.as_ref())?),
         // `wait_for_work` keeps receives apart.
         Command::Receive(_) => {}
     }
