@@ -68,8 +68,13 @@ impl CallOptions {
             parts.drop_query(name);
         }
         let timeout = deadline.saturating_duration_since(Instant::now());
+        let has_files = parts.has_files;
         let request = parts.into_request(timeout, self.idempotency_key.clone(), self.traceparent.clone());
-        outside.egress.send(request, credential).await.map_err(failure)
+        let sent = match has_files {
+            true => outside.egress.send_files(request, credential).await,
+            false => outside.egress.send(request, credential).await,
+        };
+        sent.map_err(failure)
     }
 }
 

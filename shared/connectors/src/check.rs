@@ -146,6 +146,9 @@ impl Check {
                 format!("{name:?} is the name of a built-in connector; choose another, such as \"my_{name}\""),
             );
         }
+        if manifest.actions.is_empty() {
+            self.tell(&root.push("actions"), "must have at least one");
+        }
         if matches!(manifest.connector.hosts, Hosts::Given(Given::Given)) {
             self.tell(
                 &root.push("hosts"),

@@ -15,6 +15,7 @@ use crate::call::{Pages, link_next};
 use crate::form::{encode, scalar};
 use crate::manifest::{ListStyle, Native};
 use crate::request::RequestParts;
+use crate::storage::{held, reserve};
 use crate::{Action, CallOptions, Files, Outside};
 
 const JSON: &str = "application/json";
@@ -103,7 +104,8 @@ impl Action {
             let value = HeaderValue::from_str(&content_type);
             headers.insert(CONTENT_TYPE, value.map_err(|_| fault(at("content_type", "is no content type")))?);
         }
-        Ok(RequestParts { method, url: url.into(), headers, body, effect: self.effect(input) })
+        let has_files = multipart.is_some() || text("file").is_some();
+        Ok(RequestParts { method, url: url.into(), headers, body, has_files, effect: self.effect(input) })
     }
 
     #[expect(clippy::too_many_arguments, reason = "it is the call, put together by its one caller")]
@@ -208,28 +210,34 @@ fn headers(fields: &Map<String, Value>) -> Result<HeaderMap, FieldError> {
     Ok(headers)
 }
 
-/// A body of `multipart/form-data` (RFC 7578), names and file names escaped as browsers do, and its boundary.
+/// The most that a form's files have together, in bytes.
+const MAX_FORM_BYTES: u64 = 50 * 1024 * 1024;
+
+/// A body of `multipart/form-data` (RFC 7578), names and file names escaped as browsers do, and its boundary. There is no
+/// more of the files in memory at a time than the body and the one that is being added.
 async fn multipart_body(action: &Action, parts: &[Value], files: Files<'_>) -> Result<(Bytes, String), StepError> {
+    let (mut total, mut largest) = (0, 0);
+    for path in parts.iter().filter_map(|part| part.get("file")?.as_str()) {
+        let size = files.size(path).await?;
+        (total, largest) = (total + size, largest.max(size));
+        if total > MAX_FORM_BYTES {
+            let detail = format!("its files have more than {MAX_FORM_BYTES} bytes together");
+            return Err(action.input_error(&[FieldError::new(Pointer::root().push("multipart"), detail)]));
+        }
+    }
+    let memory = reserve(total + largest).await?;
     let boundary = boundary();
-    let mut body = BytesMut::new();
+    // Grown piece by piece it would be there twice each time.
+    let mut body = BytesMut::with_capacity(usize::try_from(total).unwrap_or(0) + 1_024 * (parts.len() + 1));
     for (index, part) in parts.iter().enumerate() {
         let text = |field: &str| part.get(field).and_then(Value::as_str);
         let quoted = |text: &str| text.replace('"', "%22").replace('\r', "%0D").replace('\n', "%0A");
         let name = quoted(text("name").unwrap_or_default());
         let mut head = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"");
-        let (content, default_type) = match text("file") {
-            Some(path) => {
-                let filename = text("filename").unwrap_or_else(|| path.rsplit('/').next().unwrap_or(path));
-                head.push_str(&format!("; filename=\"{}\"", quoted(filename)));
-                (files.get(path).await?, Some(BYTES))
-            }
-            None => {
-                if let Some(filename) = text("filename") {
-                    head.push_str(&format!("; filename=\"{}\"", quoted(filename)));
-                }
-                (part.get("value").map(scalar).unwrap_or_default().into(), None)
-            }
-        };
+        let (file, default_type) = (text("file"), text("file").map(|_| BYTES));
+        if let Some(filename) = text("filename").or(file.map(|path| path.rsplit('/').next().unwrap_or(path))) {
+            head.push_str(&format!("; filename=\"{}\"", quoted(filename)));
+        }
         if let Some(content_type) = text("content_type").or(default_type) {
             if HeaderValue::from_str(content_type).is_err() {
                 let pointer = Pointer::root().push("multipart").push(index).push("content_type");
@@ -239,11 +247,14 @@ async fn multipart_body(action: &Action, parts: &[Value], files: Files<'_>) -> R
         }
         body.extend_from_slice(head.as_bytes());
         body.extend_from_slice(b"\r\n\r\n");
-        body.extend_from_slice(&content);
+        match file {
+            Some(path) => body.extend_from_slice(&files.read(path, largest).await?),
+            None => body.extend_from_slice(part.get("value").map(scalar).unwrap_or_default().as_bytes()),
+        }
         body.extend_from_slice(b"\r\n");
     }
     body.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
-    Ok((body.freeze(), boundary))
+    Ok((held(body.freeze(), memory), boundary))
 }
 
 /// Random, so that no part can hold it.

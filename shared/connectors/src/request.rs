@@ -28,6 +28,8 @@ pub struct RequestParts {
     pub headers: HeaderMap,
     /// The body.
     pub body: Option<Bytes>,
+    /// Whether the body is made of files, which may be larger than what a step's input holds.
+    pub has_files: bool,
     /// Whether the call only reads.
     pub effect: Effect,
 }
@@ -40,7 +42,7 @@ impl RequestParts {
         idempotency_key: Option<String>,
         traceparent: Option<String>,
     ) -> OutboundRequest {
-        let Self { method, url, headers, body, effect } = self;
+        let Self { method, url, headers, body, has_files: _, effect } = self;
         let idempotency_key =
             idempotency_key.filter(|_| effect == Effect::Write && !headers.contains_key("idempotency-key"));
         OutboundRequest { method, url, headers, body, timeout, effect, idempotency_key, traceparent }
@@ -277,7 +279,7 @@ impl RequestTemplate {
         }
         let method =
             Method::from_bytes(self.method.as_bytes()).map_err(|_| format!("{:?} is no method", self.method))?;
-        Ok(RequestParts { method, url, headers, body, effect })
+        Ok(RequestParts { method, url, headers, body, has_files: false, effect })
     }
 }
 

@@ -13,6 +13,8 @@ use crate::{Action, CallOptions, Failure, Outside};
 
 /// To how many addresses one mail goes.
 const MAX_RECIPIENTS: usize = 100;
+/// What the files of one mail have together, in bytes: as Base64 it is what egress takes.
+const MAX_ATTACHED_BYTES: u64 = 4_500_000;
 
 pub(crate) async fn send(
     action: &Action,
@@ -132,6 +134,14 @@ async fn message(
         (plain, None) => Part::Single(SinglePart::plain(plain.unwrap_or_default())),
     };
     let attachments = input.get("attachments").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut total = 0;
+    for path in attachments.iter().filter_map(|attachment| attachment.get("file")?.as_str()) {
+        total += outside.files.size(path).await?;
+        if total > MAX_ATTACHED_BYTES {
+            let detail = format!("its files have more than {MAX_ATTACHED_BYTES} bytes together; send a link");
+            return Err(fault(at("attachments"), detail));
+        }
+    }
     let built = if attachments.is_empty() {
         match alternatives {
             Part::Single(part) => builder.singlepart(part),

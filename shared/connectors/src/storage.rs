@@ -1,4 +1,5 @@
-//! `storage.*`: a tenant's files, on the blobs port under `files/{tenant}/`.
+//! `storage.*`: a tenant's files, on the blobs port under `files/{tenant}/`, and what was uploaded for its runs, under
+//! `uploads/{tenant}/`, which no action changes.
 
 use std::time::Duration;
 
@@ -6,16 +7,63 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tidegate_model::{ErrorCode, FieldError, Pointer, StepError, parse_json};
+use tidegate_model::{ErrorCode, FieldError, Pointer, RunId, StepError, parse_json};
 use tidegate_platform::PortError;
-use tidegate_platform::blobs::FILES;
+use tidegate_platform::blobs::{FILES, UPLOADS};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::{Action, Files, Outside};
 
 /// The largest file that a step takes into memory, in bytes.
 const MAX_FILE_BYTES: u64 = 25 * 1024 * 1024;
 /// The largest file that a step's output shows, in bytes.
-const MAX_SHOWN_BYTES: usize = 4 * 1024 * 1024;
+const MAX_SHOWN_BYTES: u64 = 4 * 1024 * 1024;
+
+/// What the large files of all steps in this process may take in memory at once, in KiB. More wait: a worker has 512 MB
+/// and ten runs.
+const MEMORY_KIB: usize = 80 * 1024;
+/// How long one waits for it.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// From which size on they are counted.
+const LARGE_BYTES: u64 = 1024 * 1024;
+
+static MEMORY: Semaphore = Semaphore::const_new(MEMORY_KIB);
+
+/// A file in memory that counts for as long as it is there.
+struct Held {
+    bytes: Bytes,
+    _memory: Option<SemaphorePermit<'static>>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The bytes, with the memory that was reserved for them.
+pub(crate) fn held(bytes: Bytes, memory: Option<SemaphorePermit<'static>>) -> Bytes {
+    match memory {
+        None => bytes,
+        memory => Bytes::from_owner(Held { bytes, _memory: memory }),
+    }
+}
+
+/// Waits until there is memory for so many bytes. Whoever has some must not ask for more: two that do wait for each other.
+pub(crate) async fn reserve(bytes: u64) -> Result<Option<SemaphorePermit<'static>>, StepError> {
+    if bytes < LARGE_BYTES {
+        return Ok(None);
+    }
+    let kib = usize::try_from(bytes.div_ceil(1024)).unwrap_or(MEMORY_KIB).min(MEMORY_KIB);
+    let permits = u32::try_from(kib).unwrap_or(u32::MAX);
+    match tokio::time::timeout(MAX_WAIT, MEMORY.acquire_many(permits)).await {
+        Ok(Ok(permit)) => Ok(Some(permit)),
+        _ => Err(StepError::retryable(ErrorCode::Internal, "the worker has no memory free for large files")),
+    }
+}
+
+/// What the path of a file that was uploaded for a run begins with: `upload:run_…/0`. No tenant's own path has a colon.
+const UPLOADED: &str = "upload:";
 
 impl Files<'_> {
     /// A file's bytes.
@@ -23,26 +71,69 @@ impl Files<'_> {
     /// # Errors
     /// There is none, or it is too large.
     pub async fn get(&self, path: &str) -> Result<Bytes, StepError> {
-        let key = self.key(path)?;
-        let size = self.blobs.size(&key).await.map_err(|error| away(&error))?;
+        let size = self.size(path).await?;
+        let memory = reserve(size).await?;
+        let bytes = self.read(path, size).await?;
+        Ok(held(bytes, memory))
+    }
+
+    /// What [`Files::size`] was told of, for whoever has reserved the memory. Replaced meanwhile by a larger one it is an
+    /// error, as is everything that may pass.
+    pub(crate) async fn read(&self, path: &str, size: u64) -> Result<Bytes, StepError> {
+        let key = self.readable_key(path)?;
+        self.blobs.get_up_to(&key, size).await.map_err(|error| away(&error))?.ok_or_else(|| missing(path))
+    }
+
+    /// How many bytes a file has that a step takes into memory.
+    ///
+    /// # Errors
+    /// There is none, or it is too large.
+    pub(crate) async fn size(&self, path: &str) -> Result<u64, StepError> {
+        let size = self.blobs.size(&self.readable_key(path)?).await.map_err(|error| away(&error))?;
         let Some(size) = size else { return Err(missing(path)) };
         if size > MAX_FILE_BYTES {
             let message = format!("the file {path:?} has {size} bytes; a step takes at most {MAX_FILE_BYTES}");
             return Err(StepError::terminal(ErrorCode::InputInvalid, message));
         }
-        self.blobs.get(&key).await.map_err(|error| away(&error))?.ok_or_else(|| missing(path))
+        Ok(size)
     }
 
     /// Stores a file, replacing what is there.
     ///
     /// # Errors
-    /// The path is none.
+    /// The path is none of the tenant's own.
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), StepError> {
         self.blobs.put(&self.key(path)?, bytes).await.map_err(|error| away(&error))
     }
 
-    /// The blob's key: the tenant is the caller's, and the path can't leave it.
+    /// The blob's key of a file to read: one of the tenant's own, or one that was uploaded for a run of the tenant.
+    pub(crate) fn readable_key(&self, path: &str) -> Result<String, StepError> {
+        let Some(uploaded) = path.strip_prefix(UPLOADED) else { return self.key(path) };
+        let is_run = |run: &str| run.parse::<RunId>().is_ok();
+        // `0`, and where the delivery may come again `0-` and what tells this one.
+        let is_name = |name: &str| {
+            let (number, delivery) = name.split_once('-').unwrap_or((name, "0"));
+            (1..=4).contains(&number.len())
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+                && (number == "0" || !number.starts_with('0'))
+                && (1..=64).contains(&delivery.len())
+                && delivery.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+        };
+        if uploaded.split_once('/').is_some_and(|(run, name)| is_run(run) && is_name(name)) {
+            return Ok(format!("{UPLOADS}/{}/{uploaded}", self.tenant));
+        }
+        let path: String = path.chars().take(100).collect();
+        let message =
+            format!("{path:?} is no uploaded file's path, which begins with \"upload:run_\": see trigger.files");
+        Err(StepError::terminal(ErrorCode::InputInvalid, message))
+    }
+
+    /// The blob's key of a file of the tenant's own: the tenant is the caller's, and the path can't leave it.
     pub(crate) fn key(&self, path: &str) -> Result<String, StepError> {
+        if path.starts_with(UPLOADED) {
+            let message = "an uploaded file is only read; storage.copy makes one of your own of it";
+            return Err(StepError::terminal(ErrorCode::InputInvalid, message));
+        }
         let key = format!("{FILES}/{}/{path}", self.tenant);
         let is_segment = |segment: &str| !matches!(segment, "" | "." | "..") && segment.len() <= 200;
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./".contains(&byte);
@@ -61,7 +152,6 @@ pub(crate) async fn run(action: &Action, outside: Outside<'_>, input: &Value) ->
     let text = |field: &str| input.get(field).and_then(Value::as_str);
     let files = outside.files;
     let path = text("path").unwrap_or_default();
-    let key = files.key(path)?;
     match action.name.as_str() {
         "storage.put" => {
             let bytes: Bytes = match (input.get("json"), text("base64"), text("text")) {
@@ -74,14 +164,15 @@ pub(crate) async fn run(action: &Action, outside: Outside<'_>, input: &Value) ->
             Ok(json!({"path": path, "bytes": size}))
         }
         "storage.get" => {
-            let bytes = files.get(path).await?;
-            let size = bytes.len();
+            let size = files.size(path).await?;
             if size > MAX_SHOWN_BYTES {
                 let message = format!(
                     "the file {path:?} has {size} bytes; a step's output holds at most {MAX_SHOWN_BYTES}: pass on its path, or a link"
                 );
                 return Err(StepError::terminal(ErrorCode::InputInvalid, message));
             }
+            let bytes = files.get(path).await?;
+            let size = bytes.len();
             let as_text = std::str::from_utf8(&bytes).ok();
             let content = match (text("as").unwrap_or("auto"), as_text) {
                 ("json", _) => {
@@ -94,7 +185,17 @@ pub(crate) async fn run(action: &Action, outside: Outside<'_>, input: &Value) ->
             };
             Ok(json!({"path": path, "bytes": size, content.0: content.1}))
         }
+        "storage.copy" => {
+            let (from, to) = (text("from").unwrap_or_default(), text("to").unwrap_or_default());
+            let (source, target) = (files.readable_key(from)?, files.key(to)?);
+            if !files.blobs.copy(&source, &target).await.map_err(|error| away(&error))? {
+                return Err(missing(from));
+            }
+            let size = files.blobs.size(&target).await.map_err(|error| away(&error))?;
+            Ok(json!({"path": to, "bytes": size}))
+        }
         "storage.link" => {
+            let key = files.readable_key(path)?;
             if files.blobs.size(&key).await.map_err(|error| away(&error))?.is_none() {
                 return Err(missing(path));
             }
@@ -106,11 +207,11 @@ pub(crate) async fn run(action: &Action, outside: Outside<'_>, input: &Value) ->
             Ok(json!({"url": link, "expires_at": until}))
         }
         "storage.delete" => {
-            files.blobs.delete(&key).await.map_err(|error| away(&error))?;
+            files.blobs.delete(&files.key(path)?).await.map_err(|error| away(&error))?;
             Ok(json!({"path": path}))
         }
         "storage.info" => {
-            let size = files.blobs.size(&key).await.map_err(|error| away(&error))?;
+            let size = files.blobs.size(&files.readable_key(path)?).await.map_err(|error| away(&error))?;
             Ok(json!({"path": path, "exists": size.is_some(), "bytes": size}))
         }
         other => Err(StepError::terminal(ErrorCode::Internal, format!("there is no code for {other}"))),

@@ -14,7 +14,7 @@ use support::{LOOPBACK, Made, Setup, setup};
 use tidegate_connectors::{Action, CallOptions, Connector, Failure, catalogue};
 use tidegate_egress::{EgressSettings, Resolver};
 use tidegate_model::ErrorCode;
-use tidegate_platform::Blobs as _;
+use tidegate_platform::{Blobs as _, Clock, Ids};
 
 #[path = "support/mail_server.rs"]
 mod mail_server;
@@ -300,6 +300,27 @@ async fn a_mail_has_the_parts_that_its_step_gives() {
             "{to}: {failure:?}"
         );
     }
+    assert_eq!(world.servers.end(), [json!(null); 0]);
+}
+
+#[tokio::test]
+async fn an_uploaded_file_is_attached_and_files_that_no_mail_can_carry_are_not_read() {
+    let mut world = world(vec![json!({"name": "open", "security": "none"})]).await;
+    let made = world.connection("open", &json!({})).await;
+    let run = Ids::new(Clock::system()).run(world.setup.tenant);
+    let key = |name: &str| format!("uploads/{}/{run}/{name}", world.setup.tenant);
+    world.setup.blobs.put(&key("0"), b"\x00\x01\xff".as_slice().into()).await.unwrap();
+    world.setup.blobs.put(&key("1"), vec![b'x'; 2_500_000].into()).await.unwrap();
+    let attaching = |names: &[&str]| {
+        let files = names.iter().map(|name| json!({"file": format!("upload:{run}/{name}"), "filename": "a.bin"}));
+        merged(&mail(), &json!({"text": "T", "attachments": files.collect::<Vec<_>>()}))
+    };
+    let attached = world.arrives(&made, &attaching(&["0"])).await;
+    assert_eq!(attached["content"]["parts"][1]["base64"], "AAH/", "{}", attached["raw"]);
+    let failure = world.send(&made, &attaching(&["1", "1"])).await.unwrap_err();
+    let reason = "/with/attachments its files have more than 4500000 bytes together; send a link";
+    assert_eq!((failure.error.code, failure.error.retryable), (ErrorCode::InputInvalid, false));
+    assert!(failure.error.message.contains(reason), "{}", failure.error.message);
     assert_eq!(world.servers.end(), [json!(null); 0]);
 }
 

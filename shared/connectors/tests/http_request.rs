@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use futures::future::join_all;
 use serde_json::{Map, Value, json};
 use tidegate_connectors::{Connector, Failure, Files, catalogue};
 use tidegate_model::{ErrorCode, StepError};
+use tidegate_platform::{Blobs as _, Clock, Ids};
 use wiremock::matchers::{any, path};
 use wiremock::{Mock, MockServer, Request, ResponseTemplate};
 
@@ -253,6 +255,57 @@ async fn a_form_with_files_arrives_as_it_was_given() {
         assert_eq!(refused.code, ErrorCode::InputInvalid);
         assert!(refused.message.contains(reason), "{}", refused.message);
     }
+}
+
+#[tokio::test]
+async fn an_uploaded_file_is_a_body_or_a_part_and_no_place_for_an_answer() {
+    let setup = ready().await;
+    let path = format!("upload:{}/3", Ids::new(Clock::system()).run(setup.tenant));
+    let key = path.replace("upload:", &format!("uploads/{}/", setup.tenant));
+    setup.blobs.put(&key, Bytes::from_static(b"\x89PNG")).await.unwrap();
+    let whole = setup.sent(json!({"file": path, "content_type": "image/png"})).await;
+    assert_eq!((&whole.body[..], header(&whole, "content-type")), (&b"\x89PNG"[..], Some("image/png")));
+    let form = setup.sent(json!({"multipart": [{"name": "a", "file": path, "filename": "a.png"}]})).await;
+    let octets = Some("application/octet-stream");
+    assert_eq!(parts(&form), [part("name=\"a\"; filename=\"a.png\"", octets, b"\x89PNG")]);
+    let refused = setup.refused(json!({"save_to": path})).await;
+    assert!(refused.message.contains("/with/save_to must match"), "{}", refused.message);
+    let gone = setup.refused(json!({"file": path.replace("/3", "/4")})).await;
+    assert!(gone.message.contains("there is no file \"upload:run_"), "{}", gone.message);
+}
+
+#[tokio::test]
+async fn a_forms_files_are_bounded_together() {
+    let setup = ready().await;
+    setup.files().put("half", Bytes::from(vec![b'x'; 25 * 1024 * 1024])).await.unwrap();
+    setup.files().put("small", Bytes::from_static(b"x")).await.unwrap();
+    let form = |files: &[&str]| {
+        let parts: Vec<_> = files.iter().map(|file| json!({"name": "a", "file": file})).collect();
+        json!({"multipart": parts})
+    };
+    let sent = setup.sent(form(&["half", "half"])).await;
+    assert!(sent.body.len() > 50 * 1024 * 1024);
+    let refused = setup.refused(form(&["half", "small", "half"])).await;
+    assert_eq!(refused.code, ErrorCode::InputInvalid);
+    let reason = "/with/multipart its files have more than 52428800 bytes together";
+    assert!(refused.message.contains(reason), "{}", refused.message);
+
+    let large = setup.sent(json!({"file": "half"})).await;
+    assert_eq!(large.body.len(), 25 * 1024 * 1024, "more than what is no file may have");
+    let text = json!({"json": ["x".repeat(3 * 1024 * 1024), "\"".repeat(3 * 1024 * 1024)]});
+    let refused = setup.refused(text).await;
+    assert!(refused.message.contains("larger than 6291456 bytes"), "{}", refused.message);
+}
+
+/// Each step has what it needs as soon as the ones before it are done, and none keeps what another waits for.
+#[tokio::test]
+async fn many_large_files_at_once_all_arrive() {
+    let setup = ready().await;
+    setup.files().put("large", Bytes::from(vec![b'x'; 12 * 1024 * 1024])).await.unwrap();
+    let part = json!({"name": "a", "file": "large"});
+    let inputs = [json!({"file": "large"}), json!({"multipart": [part, part]})];
+    let sent = join_all((0..8).map(|index| setup.request(&inputs[index % 2], None))).await;
+    assert!(sent.iter().all(Result::is_ok), "{sent:?}");
 }
 
 #[tokio::test]

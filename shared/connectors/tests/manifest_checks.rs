@@ -186,7 +186,7 @@ fn a_manifest_has_the_shape_of_the_published_schema() {
         ("/title", Value::Null, "/title", "is required"),
         ("/hosts", Value::Null, "/hosts", "is required"),
         ("/actions", Value::Null, "/actions", "is required"),
-        ("/actions", json!({}), "/actions", "1"),
+        ("/actions", json!({}), "/actions", "must have at least one"),
         ("/format", json!(2), "/format", "1"),
         ("/format", json!("1"), "/format", "1"),
         ("/name", json!("Acme"), "/name", "must match ^[a-z][a-z0-9_]{1,39}$"),

@@ -35,8 +35,8 @@ async fn call(outside: Outside<'_>, action: &str, input: Value) -> Result<Value,
 async fn the_examples_of_the_manifest_are_true() {
     let setup = setup(&[]).await;
     let storage = catalogue::connector("storage").unwrap();
-    assert_eq!(storage.actions.keys().collect::<Vec<_>>(), ["put", "get", "link", "delete", "info"]);
-    for name in ["put", "get", "info", "link", "delete"] {
+    assert_eq!(storage.actions.keys().collect::<Vec<_>>(), ["put", "get", "link", "copy", "delete", "info"]);
+    for name in ["put", "get", "info", "link", "copy", "delete"] {
         let example = storage.actions[name].document.example.as_ref().unwrap();
         let mut output = setup.storage(name, Value::Object(example.input.clone())).await.unwrap();
         if name == "link" {
@@ -190,6 +190,115 @@ async fn no_path_leads_out_of_the_tenants_folder() {
         assert_eq!(put, Ok(json!({"path": path, "bytes": path.len()})));
         assert_eq!(setup.storage("get", json!({ "path": path })).await.unwrap()["text"], path);
         assert_eq!(setup.blobs.size(&format!("files/{}/{path}", setup.tenant)).await.unwrap(), Some(path.len() as u64));
+    }
+}
+
+/// What an action that takes a file by this path says.
+async fn asked(setup: &Setup, action: &str, path: &str) -> Result<Value, StepError> {
+    let input = match action {
+        "put" => json!({"path": path, "text": "x"}),
+        "copy from" => json!({"from": path, "to": "copied"}),
+        "copy to" => json!({"from": "mine", "to": path}),
+        _ => json!({ "path": path }),
+    };
+    setup.storage(action.split(' ').next().unwrap(), input).await
+}
+
+#[tokio::test]
+async fn what_was_uploaded_for_a_run_is_read_and_never_changed() {
+    let setup = setup(&[]).await;
+    let ids = Ids::new(Clock::system());
+    let run = ids.run(setup.tenant);
+    let (key, path) = (format!("uploads/{}/{run}/0", setup.tenant), format!("upload:{run}/0"));
+    for action in ["get", "link", "copy from"] {
+        let gone = asked(&setup, action, &path).await.unwrap_err();
+        assert_eq!(gone.message, format!("there is no file {path:?}"), "{action}");
+    }
+    assert_eq!(asked(&setup, "info", &path).await.unwrap()["exists"], false);
+
+    setup.blobs.put(&key, Bytes::from_static(b"upload")).await.unwrap();
+    setup.storage("put", json!({"path": "mine", "text": "mine"})).await.unwrap();
+    assert_eq!(asked(&setup, "get", &path).await.unwrap(), json!({"path": path, "bytes": 6, "text": "upload"}));
+    assert_eq!(asked(&setup, "info", &path).await.unwrap(), json!({"path": path, "exists": true, "bytes": 6}));
+    let link = setup.storage("link", json!({"path": path, "filename": "photo.png"})).await.unwrap();
+    let token = link["url"].as_str().unwrap().rsplit('/').next().unwrap();
+    assert_eq!(setup.blobs.linked(token), Some((key.clone(), "photo.png".to_owned())));
+    assert_eq!(asked(&setup, "copy from", &path).await.unwrap(), json!({"path": "copied", "bytes": 6}));
+    assert_eq!(setup.storage("get", json!({"path": "copied"})).await.unwrap()["text"], "upload");
+    assert_eq!(setup.outside().files.get(&path).await.unwrap(), "upload", "other steps take it");
+
+    for action in ["put", "copy to", "delete"] {
+        let refused = asked(&setup, action, &path).await.unwrap_err();
+        let field = if action == "copy to" { "/with/to must match" } else { "/with/path must match" };
+        assert!(refused.code == ErrorCode::InputInvalid && refused.message.contains(field), "{}", refused.message);
+    }
+    // What other actions save files by, without the schema of these.
+    let refused = setup.outside().files.put(&path, Bytes::new()).await.unwrap_err();
+    assert_eq!(refused.message, "an uploaded file is only read; storage.copy makes one of your own of it");
+    assert_eq!(setup.blobs.get(&key).await.unwrap().unwrap(), "upload");
+
+    // Another organization's run of the same path is another file, and no path leads to it.
+    let other = Outside { files: Files { blobs: &setup.blobs, tenant: ids.tenant() }, ..setup.outside() };
+    assert_eq!(other.files.get(&path).await.unwrap_err().message, format!("there is no file {path:?}"));
+    let upper = path.to_uppercase().replace("UPLOAD:RUN_", "upload:run_") + "A";
+    for wrong in [
+        "upload:",
+        "upload:a",
+        "upload:../../files/a/0",
+        "upload:/0",
+        "Upload:run_0/0",
+        "upload:run_0/0",
+        &format!("upload:{run}"),
+        &format!("upload:{run}/"),
+        &format!("upload:{run}/00"),
+        &format!("upload:{run}/-1"),
+        &format!("upload:{run}/10000"),
+        &format!("upload:{run}/0/0"),
+        &format!("upload:{run}/0-"),
+        &format!("upload:{run}/-0"),
+        &format!("upload:{run}/0-0-0"),
+        &format!("upload:{run}/0-g"),
+        &format!("upload:{run}/0-{}", "a".repeat(65)),
+        &format!("upload:{run}/../{run}/0"),
+        &format!("upload: {run}/0"),
+        &format!("upload:upload:{run}/0"),
+        &upper,
+    ] {
+        for action in ["get", "link", "info", "copy from", "put", "copy to", "delete"] {
+            let refused = asked(&setup, action, wrong).await.unwrap_err();
+            assert!(refused.code == ErrorCode::InputInvalid && !refused.retryable, "{action} {wrong}");
+            assert!(refused.message.contains("must match"), "{action} {wrong}: {}", refused.message);
+        }
+        assert_eq!(setup.outside().files.get(wrong).await.unwrap_err().code, ErrorCode::InputInvalid, "{wrong}");
+    }
+    for name in ["1", "19", "9999", "0-00ff", &format!("3-{}", "a".repeat(64))] {
+        setup.blobs.put(&format!("uploads/{}/{run}/{name}", setup.tenant), Bytes::new()).await.unwrap();
+        assert!(asked(&setup, "get", &format!("upload:{run}/{name}")).await.is_ok(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_needs_no_memory_and_is_a_file_of_its_own() {
+    let setup = setup(&[]).await;
+    let key = |path: &str| format!("files/{}/{path}", setup.tenant);
+    setup.blobs.put(&key("big"), Bytes::from(vec![b'x'; 25 * MIB + 1])).await.unwrap();
+    for _ in 0..2 {
+        let copied = setup.storage("copy", json!({"from": "big", "to": "archive/big"})).await;
+        assert_eq!(copied, Ok(json!({"path": "archive/big", "bytes": 25 * MIB + 1})));
+    }
+    setup.storage("put", json!({"path": "big", "text": "newer"})).await.unwrap();
+    assert_eq!(setup.blobs.size(&key("archive/big")).await.unwrap(), Some(25 * 1024 * 1024 + 1));
+    assert_eq!(setup.storage("copy", json!({"from": "big", "to": "big"})).await.unwrap()["bytes"], 5);
+    let gone = setup.storage("copy", json!({"from": "none", "to": "big"})).await.unwrap_err();
+    assert_eq!((gone.code, gone.message.as_str()), (ErrorCode::InputInvalid, "there is no file \"none\""));
+    assert_eq!(setup.storage("get", json!({"path": "big"})).await.unwrap()["text"], "newer");
+    for (input, reason) in [
+        (json!({"from": "big"}), "/with/to is required"),
+        (json!({"from": "big", "to": "../big"}), "/with/to must match"),
+        (json!({"from": "../big", "to": "big"}), "/with/from must match"),
+    ] {
+        let refused = setup.storage("copy", input).await.unwrap_err();
+        assert!(refused.code == ErrorCode::InputInvalid && refused.message.contains(reason), "{}", refused.message);
     }
 }
 

@@ -46,8 +46,10 @@ pub struct EgressSettings {
     pub connect_timeout: Duration,
     /// How long an idle connection is kept for the next call.
     pub idle_timeout: Duration,
-    /// The largest request body.
+    /// The largest request body, and the largest mail.
     pub max_request_bytes: usize,
+    /// The largest request body that is made of files.
+    pub max_file_request_bytes: usize,
     /// The largest response body, counted after decompression.
     pub max_response_bytes: usize,
 }
@@ -61,6 +63,7 @@ impl Default for EgressSettings {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             max_request_bytes: 6 << 20,
+            max_file_request_bytes: 51 << 20,
             max_response_bytes: 5 << 20,
         }
     }

@@ -37,6 +37,19 @@ impl Egress {
         self.send_up_to(request, credential, self.shared.settings.max_response_bytes).await
     }
 
+    /// The same for a body that is made of files and may be larger.
+    ///
+    /// # Errors
+    /// As [`Egress::send`].
+    pub async fn send_files(
+        &self,
+        request: OutboundRequest,
+        credential: Option<Credential<'_>>,
+    ) -> Result<OutboundResponse, EgressError> {
+        let settings = &self.shared.settings;
+        self.send_within(request, credential, settings.max_file_request_bytes, settings.max_response_bytes).await
+    }
+
     /// The same with a bound of its own on the response's body, in bytes: for the few that are known to be large.
     ///
     /// # Errors
@@ -47,6 +60,19 @@ impl Egress {
         credential: Option<Credential<'_>>,
         max_response_bytes: usize,
     ) -> Result<OutboundResponse, EgressError> {
+        self.send_within(request, credential, self.shared.settings.max_request_bytes, max_response_bytes).await
+    }
+
+    async fn send_within(
+        &self,
+        request: OutboundRequest,
+        credential: Option<Credential<'_>>,
+        limit: usize,
+        max_response_bytes: usize,
+    ) -> Result<OutboundResponse, EgressError> {
+        if request.body.as_ref().is_some_and(|body| body.len() > limit) {
+            return Err(EgressError::RequestTooLarge { limit });
+        }
         let timeout = request.timeout;
         let called = tokio::time::timeout(timeout, self.call(request, credential, max_response_bytes)).await;
         called.unwrap_or(Err(EgressError::Timeout(timeout)))
@@ -58,10 +84,6 @@ impl Egress {
         credential: Option<Credential<'_>>,
         max_response_bytes: usize,
     ) -> Result<OutboundResponse, EgressError> {
-        let limit = self.shared.settings.max_request_bytes;
-        if request.body.as_ref().is_some_and(|body| body.len() > limit) {
-            return Err(EgressError::RequestTooLarge { limit });
-        }
         let headers = outgoing(&mut request)?;
         let Prepared { mut url, mut headers, secrets, masks } = self.prepare(&request, headers, credential).await?;
         let may_follow = request.effect == Effect::Read && matches!(request.method, Method::GET | Method::HEAD);

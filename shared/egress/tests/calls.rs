@@ -439,6 +439,12 @@ async fn bodies_are_bounded_on_both_ways() {
     assert!(matches!(error, EgressError::RequestTooLarge { limit: at } if at == limit), "{error}");
     assert!(!error.may_have_arrived());
     assert_eq!(server.requests().len(), 1);
+
+    let limit = 51 << 20;
+    egress.send_files(post(&server.url("/"), &"x".repeat(limit)), None).await.unwrap();
+    let error = egress.send_files(post(&server.url("/"), &"x".repeat(limit + 1)), None).await.unwrap_err();
+    assert!(matches!(error, EgressError::RequestTooLarge { limit: at } if at == limit), "{error}");
+    assert_eq!(server.requests().len(), 2);
 }
 
 #[tokio::test]

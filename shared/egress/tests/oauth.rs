@@ -111,7 +111,7 @@ impl Vendor {
     /// What the connection's new secret holds.
     async fn opened(&self, sealed: &Sealed, granted: &Granted) -> Value {
         let connection = &sealed.connection;
-        let context = KeyContext { tenant: connection.tenant.to_string(), purpose: "connections".to_owned() };
+        let context = KeyContext::connections(connection.tenant);
         let id = connection.id.to_string();
         let plain = self.vault.envelope.open(&sealed.data_key, &context, id.as_bytes(), &granted.sealed).await.unwrap();
         serde_json::from_slice(&plain).unwrap()

@@ -88,7 +88,7 @@ impl Setup {
         let sign_in = connector.document.sign_in(auth).unwrap();
         let entered = sign_in.enter(data).unwrap_or_else(|errors| panic!("{}: {errors:?}", connector.name()));
         let grant = connector.document.grant(sign_in, &entered, hosts).unwrap();
-        let context = KeyContext { tenant: self.tenant.to_string(), purpose: "connections".to_owned() };
+        let context = KeyContext::connections(self.tenant);
         let data_key = self.envelope.new_data_key(&context).await.unwrap();
         let id = self.ids.connection();
         let plain = Value::Object(entered.secret).to_string();
