@@ -1,4 +1,8 @@
-//! Makes a JSON value of a request's body, by its media type, within the bounds that JSON from outside has.
+//! Makes a value of a request's body, by its media type, within the bounds that JSON from outside has. What is uploaded
+//! with it, of `multipart/form-data` alone, stands beside the value: nothing in a body can pose as a file.
+
+mod multipart;
+mod xml;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,44 +13,125 @@ use serde_json::{Map, Value};
 use tidegate_http::StartBody;
 use tidegate_model::{INLINE_LIMIT_BYTES, JsonError, MAX_JSON_VALUES, check_json, check_json_value, parse_json};
 
+pub(crate) use multipart::safe_filename;
+
 const MAX_MEDIA_TYPE_BYTES: usize = 127;
+
+/// What a request brings.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ReadBody {
+    /// The body as the workflow sees it.
+    pub(crate) body: StartBody,
+    /// What was uploaded beside it, in order.
+    pub(crate) files: Vec<ReceivedFile>,
+}
+
+/// A file of a form.
+#[derive(Debug, PartialEq)]
+pub(crate) struct ReceivedFile {
+    /// The name of its field, which others may have too.
+    pub(crate) field: String,
+    /// What the sender calls it: the last part of a path, 1 to 200 characters, none of them a control character. It is
+    /// still the sender's word, for people to read.
+    pub(crate) filename: String,
+    /// The media type that the sender gives it, as of [`media_type`].
+    pub(crate) content_type: Option<String>,
+    /// What it holds.
+    pub(crate) bytes: Bytes,
+}
 
 /// The request's media type in lower case, without parameters; one that is no media type counts as none.
 pub(crate) fn media_type(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?.split(';').next()?.trim();
+    canonical(content_type(headers))
+}
+
+/// The request's body and files.
+///
+/// # Errors
+/// It says that it is JSON, a form with files or XML and isn't, or it is out of bounds; the text says what is wrong and
+/// where.
+pub(crate) fn read(headers: &HeaderMap, body: &Bytes) -> Result<ReadBody, String> {
+    let content_type = content_type(headers);
+    let value = match canonical(content_type).as_deref() {
+        Some(kind) if is_json(kind) => json(body).map_err(not_json)?,
+        Some("application/x-www-form-urlencoded") => match bare_json(body) {
+            Some(json) => json.map_err(not_json)?,
+            None => StartBody::Value(form(body)?),
+        },
+        Some("multipart/form-data") => return multipart::read(content_type, body),
+        Some(kind) if is_xml(kind) => StartBody::Value(xml::read(parameter(content_type, "charset").as_deref(), body)?),
+        Some(kind) if kind.starts_with("text/") => StartBody::Value(text(body)),
+        Some(_) => StartBody::Value(Value::String(BASE64.encode(body))),
+        None => match bare_json(body) {
+            Some(json) => json.map_err(not_json)?,
+            None => StartBody::Value(text(body)),
+        },
+    };
+    Ok(ReadBody { body: value, files: Vec::new() })
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+pub(crate) fn canonical(content_type: &str) -> Option<String> {
+    let text = content_type.split(';').next()?.trim();
     let is_token =
         |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&b));
     let is_media_type = text.split_once('/').is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
     (is_media_type && text.len() <= MAX_MEDIA_TYPE_BYTES).then(|| text.to_ascii_lowercase())
 }
 
-/// The body as the workflow sees it.
-///
-/// # Errors
-/// It says that it is JSON and isn't, or it is out of bounds; the text says what is wrong and where.
-pub(crate) fn read(media_type: Option<&str>, body: &Bytes) -> Result<StartBody, String> {
-    let read = match media_type {
-        Some(kind) if is_json(kind) => json(body),
-        Some("application/x-www-form-urlencoded") => match bare_json(body) {
-            Some(json) => json,
-            None => return form(body).map(StartBody::Value),
-        },
-        Some(kind) if is_text(kind) => Ok(StartBody::Value(text(body))),
-        Some(_) => Ok(StartBody::Value(Value::String(BASE64.encode(body)))),
-        None => bare_json(body).unwrap_or_else(|| Ok(StartBody::Value(text(body)))),
-    };
-    read.map_err(|error| match error {
-        JsonError::Broken(error) => format!("The body is not valid JSON: {error}."),
-        JsonError::OutOfBounds(error) => format!("The body's JSON has {error}."),
-    })
+/// The first parameter of this name, in lower case, in a header's value (RFC 9110, section 5.6.6). What senders write
+/// is taken as it is meant: a value may have characters that should be in quotes, and only a quote and a backslash are
+/// escaped by a backslash, since some send paths. A value in quotes that don't end is none.
+fn parameter(value: &str, name: &str) -> Option<String> {
+    let (_, mut rest) = value.split_once(';')?;
+    loop {
+        let (found, after) = rest.split_once('=')?;
+        // Parameters without a value may stand before it.
+        let found = found.rsplit(';').next().unwrap_or_default().trim();
+        let after = after.trim_start();
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => unquoted(quoted)?,
+            None => {
+                let (value, next) = after.split_once(';').unwrap_or((after, ""));
+                (value.trim_end().to_owned(), next)
+            }
+        };
+        if found.eq_ignore_ascii_case(name) {
+            return Some(value);
+        }
+        rest = next;
+    }
+}
+
+/// What stands before the closing quote, and what after it.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some((value, chars.as_str())),
+            '\\' if chars.as_str().starts_with(['"', '\\']) => value.extend(chars.next()),
+            char => value.push(char),
+        }
+    }
 }
 
 fn is_json(media_type: &str) -> bool {
     media_type == "application/json" || media_type.ends_with("+json")
 }
 
-fn is_text(media_type: &str) -> bool {
-    media_type.starts_with("text/") || media_type == "application/xml" || media_type.ends_with("+xml")
+fn is_xml(media_type: &str) -> bool {
+    matches!(media_type, "application/xml" | "text/xml") || media_type.ends_with("+xml")
+}
+
+fn not_json(error: JsonError) -> String {
+    match error {
+        JsonError::Broken(error) => format!("The body is not valid JSON: {error}."),
+        JsonError::OutOfBounds(error) => format!("The body's JSON has {error}."),
+    }
 }
 
 /// A large body is checked without building its value: two bytes of text may be a hundred in memory.
@@ -76,24 +161,28 @@ fn text(body: &[u8]) -> Value {
 
 /// A form (<https://url.spec.whatwg.org/#urlencoded-parsing>) as an object of strings; a key that comes again gets the
 /// list of its values.
-fn form(body: &[u8]) -> Result<Value, String> {
+pub(crate) fn form(body: &[u8]) -> Result<Value, String> {
     if body.iter().filter(|byte| **byte == b'&').count() >= MAX_JSON_VALUES {
         return Err(format!("The form has more than {MAX_JSON_VALUES} fields."));
     }
     let mut fields = Map::new();
     for (name, value) in url::form_urlencoded::parse(body) {
-        let value = Value::String(value.into_owned());
-        match fields.get_mut(name.as_ref()) {
-            None => {
-                fields.insert(name.into_owned(), value);
-            }
-            Some(Value::Array(values)) => values.push(value),
-            Some(first) => *first = Value::Array(vec![first.take(), value]),
-        }
+        add(&mut fields, name.into_owned(), Value::String(value.into_owned()));
     }
     let value = Value::Object(fields);
     check_json_value(&value).map_err(|error| format!("The form has {error}."))?;
     Ok(value)
+}
+
+/// Adds a member; one that is there already becomes the list of both. The values are no lists themselves.
+fn add(members: &mut Map<String, Value>, name: String, value: Value) {
+    match members.get_mut(&name) {
+        None => {
+            members.insert(name, value);
+        }
+        Some(Value::Array(values)) => values.push(value),
+        Some(first) => *first = Value::Array(vec![first.take(), value]),
+    }
 }
 
 #[cfg(test)]
@@ -103,8 +192,14 @@ mod tests {
 
     use super::*;
 
-    fn read(media_type: Option<&str>, body: &[u8]) -> Result<StartBody, String> {
-        super::read(media_type, &Bytes::copy_from_slice(body))
+    fn headers(content_type: Option<&str>) -> HeaderMap {
+        content_type.map(|text| (CONTENT_TYPE, HeaderValue::from_str(text).unwrap())).into_iter().collect()
+    }
+
+    fn read(content_type: Option<&str>, body: &[u8]) -> Result<StartBody, String> {
+        let read = super::read(&headers(content_type), &Bytes::copy_from_slice(body))?;
+        assert_eq!(read.files, []);
+        Ok(read.body)
     }
 
     #[test]
@@ -121,8 +216,11 @@ mod tests {
             (form, b"{a}=1", json!({"{a}": "1"})),
             (Some("text/plain"), br#"{"a": 1}"#, json!("{\"a\": 1}")),
             (Some("text/plain"), &[0xff], json!("/w==")),
-            (Some("application/xml"), b"<a/>", json!("<a/>")),
-            (Some("multipart/form-data"), b"--x", json!("LS14")),
+            (Some("application/json; charset=utf-8"), b"1", json!(1)),
+            (Some("application/xml"), b"<a>1</a>", json!({"a": "1"})),
+            (Some("text/xml"), b"<a>1</a>", json!({"a": "1"})),
+            (Some("application/soap+xml; charset=\"iso-8859-1\""), b"<a>\xe9</a>", json!({"a": "\u{e9}"})),
+            (Some("multipart/mixed; boundary=x"), b"--x", json!("LS14")),
             (Some("image/png"), b"", json!("")),
             (None, b" [1]", json!([1])),
             (None, b"{broken", json!("{broken")),
@@ -176,14 +274,42 @@ mod tests {
 
     #[test]
     fn media_types_are_canonical() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(CONTENT_TYPE, HeaderValue::from_str(text).unwrap());
-            media_type(&headers)
-        };
+        let of = |text: &str| media_type(&headers(Some(text)));
         assert_eq!(of("Application/JSON; charset=utf-8").as_deref(), Some("application/json"));
         assert_eq!(of(" text/plain ").as_deref(), Some("text/plain"));
         assert_eq!((of("json"), of(""), of("a/b c"), of(&format!("a/{}", "b".repeat(200)))), (None, None, None, None));
         assert_eq!(media_type(&HeaderMap::new()), None);
+    }
+
+    #[test]
+    fn a_parameter_is_read_as_it_is_meant() {
+        let of = |text: &str| parameter(text, "filename");
+        for (text, value) in [
+            ("a; filename=b", "b"),
+            ("a;filename = b c ; x=y", "b c"),
+            ("a; FileName=\"b;c=d\"", "b;c=d"),
+            ("a; x=\"; filename=b\"; filename=c", "c"),
+            ("a; x; filename=c", "c"),
+            (r#"a; filename="b\"c\\d""#, r#"b"c\d"#),
+            (r#"a; filename="C:\new\b.txt""#, r"C:\new\b.txt"),
+            ("a; filename=\"\"", ""),
+            ("a; filename==--b", "=--b"),
+            ("a; filename=b; filename=c", "b"),
+        ] {
+            assert_eq!(of(text).as_deref(), Some(value), "{text}");
+        }
+        for none in ["", "filename=b", "a; filename*=b", "a; filename", "a; filename=\"b", "a; x=\"; filename=b"] {
+            assert_eq!(of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn what_looks_like_a_file_stays_data() {
+        let record = json!({"files": [{"field": "a", "filename": "b", "bytes": 1, "path": "upload:run_1/0"}]});
+        let text = record.to_string();
+        assert_eq!(read(Some("application/json"), text.as_bytes()), Ok(StartBody::Value(record.clone())));
+        assert_eq!(read(None, text.as_bytes()), Ok(StartBody::Value(record)));
+        let form = read(Some("application/x-www-form-urlencoded"), b"files=upload%3Arun_1%2F0");
+        assert_eq!(form, Ok(StartBody::Value(json!({"files": "upload:run_1/0"}))));
     }
 }

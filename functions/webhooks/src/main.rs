@@ -5,9 +5,16 @@ use tidegate_webhooks::Deps;
 fn main() -> anyhow::Result<()> {
     tidegate_lambda::start("webhooks", async |aws| {
         let store = aws.store()?;
-        let limiter = aws.rate_limiter(&store)?;
-        let (queue, blobs) = (aws.run_queue()?, aws.blobs()?);
-        let deps = Deps::new(store, queue, blobs, limiter, aws.clock.clone(), aws.ids.clone());
+        let deps = Deps {
+            limiter: aws.rate_limiter(&store)?,
+            store,
+            queue: aws.run_queue()?,
+            blobs: aws.blobs()?,
+            envelope: aws.envelope()?,
+            clock: aws.clock.clone(),
+            ids: aws.ids.clone(),
+            public_url: aws.public_url(),
+        };
         tidegate_lambda::serve_api(&aws, tidegate_webhooks::api(deps)).await
     })
 }

@@ -1,6 +1,4 @@
-//! `POST /api/webhooks/{id}`: what is taken, what is refused, and what then lies in the queue.
-
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+//! What is taken and what is refused whatever the trigger says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,84 +9,15 @@ use axum::body::Body;
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_http::TENANT_STALE_AFTER;
-use tidegate_model::{Definition, Limits, Message, Payload, StartMessage, TenantStatus, Workflow};
+use tidegate_model::{Limits, Payload, TenantStatus, Workflow};
 use tidegate_platform::queue::{OutgoingMessage, Receipt, ReceivedMessage};
 use tidegate_platform::{Blobs, PortError, Queue};
-use tidegate_testing::{Answer, Session, TestApp, World};
+use tidegate_testing::TestApp;
 use tidegate_webhooks::{Deps, api};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-struct Setup {
-    world: World,
-    app: TestApp,
-    owner: Session,
-}
-
-fn serve(world: &World, queue: Arc<dyn Queue>) -> TestApp {
-    let limiter = world.limiter_of("webhooks", Limits::default());
-    let (blobs, clock, ids) = (world.blobs.clone(), world.clock.clone(), world.ids.clone());
-    let deps = Deps::new(world.store_of("webhooks"), queue, blobs, limiter, clock, ids);
-    TestApp::new(world, api(deps))
-}
-
-async fn setup() -> Setup {
-    let world = World::new().await;
-    let app = serve(&world, Arc::new(world.queue.clone()));
-    let owner = world.session("alex").await;
-    Setup { world, app, owner }
-}
-
-impl Setup {
-    async fn workflow(&self, trigger: Value, active: bool) -> Workflow {
-        let definition = Definition::parse(&json!({
-            "name": "w", "trigger": trigger,
-            "steps": [{"id": "s", "uses": "http.request", "with": {"method": "GET", "url": "https://example.com"}}],
-        }));
-        let definition = definition.unwrap();
-        let now = self.world.clock.now();
-        let workflow = Workflow {
-            connections: Vec::new(),
-            id: self.world.ids.workflow(),
-            tenant: self.owner.tenant,
-            name: definition.name.clone(),
-            active,
-            version: 1,
-            revision: 1,
-            trigger: definition.trigger.clone(),
-            created_at: now,
-            updated_at: now,
-        };
-        self.world.store.workflows().create(&workflow, &definition).await.unwrap();
-        workflow
-    }
-
-    async fn by_webhook(&self) -> Workflow {
-        self.workflow(json!({"type": "webhook"}), true).await
-    }
-
-    async fn switch(&self, workflow: &Workflow, active: bool) -> Workflow {
-        let after = Workflow { active, revision: workflow.revision + 1, ..workflow.clone() };
-        self.world.store.workflows().replace(workflow.revision, &after, None).await.unwrap();
-        after
-    }
-
-    async fn post(&self, workflow: &Workflow, content_type: Option<&str>, body: impl Into<Body>) -> Answer {
-        let headers: Vec<_> = content_type.map(|kind| ("content-type", kind)).into_iter().collect();
-        self.app.send(None, Method::POST, &format!("/api/webhooks/{}", workflow.id), &headers, body).await
-    }
-
-    async fn queued(&self) -> Vec<StartMessage> {
-        let messages = self.world.queue.receive(10, Duration::ZERO).await.unwrap();
-        let read = |message: ReceivedMessage| match serde_json::from_str(&message.body).unwrap() {
-            Message::Start(start) => *start,
-            other => panic!("unexpected {other:?}"),
-        };
-        messages.into_iter().map(read).collect()
-    }
-}
-
-const JSON: Option<&str> = Some("application/json");
+use crate::{JSON, deps, serve, setup};
 
 #[tokio::test]
 async fn an_accepted_run_lies_in_the_queue() {
@@ -148,9 +77,9 @@ async fn vendors_payloads_arrive_whole() {
     let setup = setup().await;
     let workflow = setup.by_webhook().await;
     let json_type = "application/json";
-    let github = include_str!("../../../tests/fixtures/github-push.json");
-    let stripe = include_str!("../../../tests/fixtures/stripe-charge-succeeded.json");
-    let shopify = include_str!("../../../tests/fixtures/shopify-orders-create.json");
+    let github = include_str!("../../../../tests/fixtures/github-push.json");
+    let stripe = include_str!("../../../../tests/fixtures/stripe-charge-succeeded.json");
+    let shopify = include_str!("../../../../tests/fixtures/shopify-orders-create.json");
     for (kind, text) in [(json_type, github), ("application/json; charset=utf-8", stripe), (json_type, shopify)] {
         setup.post(&workflow, Some(kind), text).await.expect(200);
         let start = setup.queued().await.remove(0);
@@ -164,7 +93,7 @@ async fn vendors_payloads_arrive_whole() {
         };
         assert_eq!(stored, serde_json::from_str::<Value>(text).unwrap());
     }
-    let slack = include_str!("../../../tests/fixtures/slack-slash-command.txt").trim_end();
+    let slack = include_str!("../../../../tests/fixtures/slack-slash-command.txt").trim_end();
     setup.post(&workflow, Some("application/x-www-form-urlencoded"), slack).await.expect(200);
     let Payload::Inline(form) = setup.queued().await.remove(0).trigger.body else { panic!("it is small") };
     assert!(form["command"].as_str().unwrap().starts_with('/'), "{form}");
@@ -269,38 +198,65 @@ async fn json_of_too_many_values_is_refused() {
     assert!(setup.queued().await.is_empty());
 }
 
-/// A body of unknown length, which tells when it is first asked for and comes when it is let.
+/// A large body of unknown length, which tells when more of it is asked for than its beginning, and ends when it is let.
 fn held_body(asked: mpsc::UnboundedSender<()>, come: watch::Receiver<bool>) -> Body {
-    let text = futures::stream::once(async move {
+    let begin = futures::stream::once(async { Ok::<_, std::io::Error>(format!("\"{}", "x".repeat(300_000))) });
+    let end = futures::stream::once(async move {
         asked.send(()).unwrap();
         come.clone().wait_for(|come| *come).await.unwrap();
-        Ok::<_, std::io::Error>("{}")
+        Ok("\"".to_owned())
     });
-    Body::from_stream(text)
+    Body::from_stream(futures::StreamExt::chain(begin, end))
 }
 
 #[tokio::test]
-async fn large_bodies_wait_for_each_other_and_small_ones_for_nobody() {
+async fn large_bodies_of_a_webhook_wait_for_each_other_and_others_for_none_of_them() {
     let setup = Arc::new(setup().await);
-    let workflow = setup.by_webhook().await;
-    setup.post(&workflow, JSON, "{}").await.expect(200);
+    let [workflow, other] = [setup.by_webhook().await, setup.by_webhook().await];
     let (asked, mut reading) = mpsc::unbounded_channel();
     let (come, held) = watch::channel(false);
     let mut posts = JoinSet::new();
-    for _ in 0..17 {
+    let mut post = |workflow: &Workflow| {
         let (setup, workflow, body) = (setup.clone(), workflow.clone(), held_body(asked.clone(), held.clone()));
         posts.spawn(async move { setup.post(&workflow, JSON, body).await });
+    };
+    for _ in 0..5 {
+        post(&workflow);
     }
-    for _ in 0..16 {
+    for _ in 0..4 {
         reading.recv().await.unwrap();
     }
     setup.post(&workflow, JSON, "{}").await.expect(200);
     assert!(reading.try_recv().is_err(), "one waits");
+    post(&other);
+    reading.recv().await.unwrap();
     come.send(true).unwrap();
     while let Some(answer) = posts.join_next().await {
         answer.unwrap().expect(200);
     }
     reading.recv().await.unwrap();
+}
+
+/// However many webhooks there are.
+#[tokio::test]
+async fn only_so_many_large_bodies_are_held_at_once() {
+    let setup = Arc::new(setup().await);
+    let (asked, mut reading) = mpsc::unbounded_channel();
+    let (come, held) = watch::channel(false);
+    let mut posts = JoinSet::new();
+    for _ in 0..17 {
+        let workflow = setup.by_webhook().await;
+        let (setup, body) = (setup.clone(), held_body(asked.clone(), held.clone()));
+        posts.spawn(async move { setup.post(&workflow, JSON, body).await });
+    }
+    for _ in 0..16 {
+        reading.recv().await.unwrap();
+    }
+    assert!(reading.try_recv().is_err(), "one waits");
+    come.send(true).unwrap();
+    while let Some(answer) = posts.join_next().await {
+        answer.unwrap().expect(200);
+    }
 }
 
 #[tokio::test]
@@ -349,9 +305,7 @@ async fn webhooks_over_the_tenants_limit_are_told_when_to_come_again() {
     let setup = setup().await;
     let limits = Limits { webhooks_per_second: Some(1), ..Limits::default() };
     let limiter = setup.world.limiter_of("webhooks", limits);
-    let (queue, blobs) = (Arc::new(setup.world.queue.clone()), setup.world.blobs.clone());
-    let (clock, ids) = (setup.world.clock.clone(), setup.world.ids.clone());
-    let deps = Deps::new(setup.world.store_of("webhooks"), queue, blobs, limiter, clock, ids);
+    let deps = Deps { limiter, ..deps(&setup.world, Arc::new(setup.world.queue.clone())) };
     let app = TestApp::new(&setup.world, api(deps));
     let path = format!("/api/webhooks/{}", setup.by_webhook().await.id);
     let post = async || app.send(None, Method::POST, &path, &[], "{}").await;
@@ -417,9 +371,9 @@ async fn a_deleted_tenants_webhooks_are_not_found_after_five_seconds_at_the_late
 }
 
 /// A queue that may be away.
-struct Unreliable {
-    queue: Arc<dyn Queue>,
-    away: AtomicBool,
+pub(crate) struct Unreliable {
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) away: AtomicBool,
 }
 
 #[async_trait]
