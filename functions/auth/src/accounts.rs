@@ -84,12 +84,11 @@ pub(crate) async fn new_user(
 pub(crate) async fn new_tenant(deps: &Deps, owner: &User, name: String) -> Result<(Tenant, Member), Problem> {
     let id = deps.ids.tenant();
     let created_at = deps.clock.now();
-    let wrapped = deps.envelope.new_data_key(&connections_context(id)).await?;
     let tenant = Tenant {
         id,
         name,
         status: TenantStatus::Active,
-        data_keys: vec![DataKey { number: 1, wrapped, created_at }],
+        data_keys: vec![new_data_key(deps, id, 1).await?],
         policies: Policies::default(),
         limits: Limits::default(),
         roles: BTreeMap::new(),
@@ -244,9 +243,11 @@ pub(crate) async fn rename(
     Ok(deps.store.audited(audit(change)).accounts().replace(&user, &renamed).await?)
 }
 
-/// What a tenant's data keys for connections are bound to.
-pub(crate) fn connections_context(tenant: TenantId) -> KeyContext {
-    KeyContext { tenant: tenant.to_string(), purpose: "connections".to_owned() }
+/// A tenant's new data key, of this number.
+pub(crate) async fn new_data_key(deps: &Deps, tenant: TenantId, number: u32) -> Result<DataKey, Problem> {
+    let wrapped = deps.envelope.new_data_key(&KeyContext::connections(tenant)).await?;
+    let ingress = Some(deps.envelope.new_data_key(&KeyContext::ingress(tenant)).await?);
+    Ok(DataKey { number, wrapped, ingress, created_at: deps.clock.now() })
 }
 
 /// Why an account couldn't be stored.

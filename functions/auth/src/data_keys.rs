@@ -70,8 +70,7 @@ pub(crate) async fn create_data_key(
         return Err(Problem::new(ProblemCode::LimitReached, detail));
     }
     let number = before.data_keys.iter().map(|key| key.number).max().unwrap_or(0) + 1;
-    let wrapped = deps.envelope.new_data_key(&accounts::connections_context(before.id)).await?;
-    let key = DataKey { number, wrapped, created_at: deps.clock.now() };
+    let key = accounts::new_data_key(&deps, before.id, number).await?;
     let mut after = Tenant { revision: before.revision + 1, ..before };
     after.data_keys.push(key.clone());
     let view = DataKeyView::of(&after, &key);

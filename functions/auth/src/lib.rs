@@ -48,7 +48,7 @@ pub use signing::{KEY_LIFETIME, PUBLISHED_BEFORE, SigningError, Subject, TOKEN_L
 pub struct Deps {
     /// Identities, sessions and signing keys in the config table; the audit log and limits (`rate#`) in the history table.
     pub store: Store,
-    /// Makes the data keys of new tenants: `kms:GenerateDataKey` for the purpose `connections`. Seals second factors:
+    /// Makes the data keys of new tenants: `kms:GenerateDataKey` for the purposes `connections` and `ingress`. Seals second factors:
     /// `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `second_factor`.
     pub envelope: Envelope,
     /// Signs access tokens: `kms:GenerateDataKey` and `kms:Decrypt` for the platform's purpose `signing`.
@@ -88,9 +88,7 @@ impl Settings {
 
     /// The address that a link of a page begins with. Never what a request's `Host` says.
     pub(crate) fn link(&self, context: &RequestContext, page: &str) -> Result<String, Problem> {
-        let origin = self.public_url.as_deref().or(context.origin.as_deref());
-        let origin = origin.ok_or_else(|| Problem::internal(&NoPublicUrl))?;
-        Ok(format!("{origin}{page}"))
+        context.url(self.public_url.as_deref(), page)
     }
 }
 
@@ -111,10 +109,6 @@ pub enum Registration {
     #[default]
     Closed,
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("nothing says where people reach this installation; set TIDEGATE_PUBLIC_URL")]
-struct NoPublicUrl;
 
 /// A text that names no way of registering.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

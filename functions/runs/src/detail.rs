@@ -11,7 +11,7 @@ use tidegate_http::permission::RunsRead;
 use tidegate_http::{Caller, Json, Path, Problem, Time};
 use tidegate_model::{
     Attempt, Entry, ItemRecord, Payload, RunDetail, RunId, RunRow, RunStatus, StepError, StepRecord, TenantId,
-    TriggerInput, TriggerKind, WorkflowId,
+    TriggerInput, TriggerKind, WebhookRequest, WorkflowId,
 };
 use utoipa::ToSchema;
 
@@ -53,6 +53,10 @@ pub(crate) struct InputView {
     kind: TriggerKind,
     /// The media type of a webhook's body, as it was sent.
     content_type: Option<String>,
+    /// The rest of a webhook's request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    request: Option<WebhookRequest>,
     /// The body: a JSON value for JSON and forms, else a string.
     #[schema(value_type = Value)]
     body: Option<Value>,
@@ -231,28 +235,37 @@ fn queued(id: RunId) -> RunDetailView {
 
 /// What has happened in a run whose row doesn't tell: it isn't final, or was cancelled while it waited.
 async fn from_journal(deps: &Deps, row: &RunRow) -> Result<RunDetail, Problem> {
-    if row.workflow == WorkflowId::UNKNOWN {
-        return Ok(RunDetail { trigger: None, steps: Vec::new(), output: None });
-    }
-    let journal = deps.store.runs().journal(row.tenant, row.id).await?;
-    let definition = deps.store.workflows().definition(row.tenant, row.workflow, row.version).await?;
-    let mut trigger = None;
-    let mut entries: Vec<Entry> = Vec::new();
-    for item in journal.items {
-        trigger = trigger.or(item.input);
-        entries.extend(item.entries);
-    }
+    let (trigger, entries) = journaled(deps, row).await?;
+    let definition = match row.workflow {
+        WorkflowId::UNKNOWN => None,
+        workflow => deps.store.workflows().definition(row.tenant, workflow, row.version).await?,
+    };
     let steps = definition.map_or_else(Vec::new, |definition| records(&definition, &entries, row.status));
     Ok(RunDetail { trigger, steps, output: None })
 }
 
+/// What a run's journal holds: what started it, and what has happened.
+pub(crate) async fn journaled(deps: &Deps, row: &RunRow) -> Result<(Option<TriggerInput>, Vec<Entry>), Problem> {
+    if row.workflow == WorkflowId::UNKNOWN {
+        return Ok((None, Vec::new()));
+    }
+    let mut trigger = None;
+    let mut entries = Vec::new();
+    for item in deps.store.runs().journal(row.tenant, row.id).await?.items {
+        trigger = trigger.or(item.input);
+        entries.extend(item.entries);
+    }
+    Ok((trigger, entries))
+}
+
 async fn input_view(inliner: &mut Inliner<'_>, trigger: TriggerInput) -> Result<InputView, Problem> {
-    let TriggerInput { kind, content_type, body, parameters } = trigger;
+    let TriggerInput { kind, content_type, request, body, parameters } = trigger;
     let body = inliner.show(body).await?;
     let parameters = inliner.show(Payload::Inline(Value::Object(parameters))).await?;
     Ok(InputView {
         kind,
         content_type,
+        request: request.map(|request| *request),
         body: body.value,
         body_truncated: body.truncated,
         parameters: parameters.value,

@@ -6,6 +6,7 @@ mod approval_page;
 mod approvals;
 mod cancel;
 mod dead_letters;
+mod deliveries;
 mod detail;
 mod inline;
 mod list;
@@ -21,7 +22,7 @@ use tidegate_store::Store;
 /// What the operations work with.
 #[derive(Clone)]
 pub struct Deps {
-    /// Runs with their journals, and the definitions that running ones follow; to read. Cancellations, decisions and
+    /// Runs with their journals, the definitions that running ones follow, and what came for webhooks; to read. Cancellations, decisions and
     /// which dead letters were started again; to write.
     pub store: Store,
     /// Inputs, outputs and details too large for rows, to read; inputs of what is started again, to write.
@@ -49,6 +50,7 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(detail::get_run))
         .route(endpoint!(list::list_runs).at("/api/logs", "list_logs"))
         .route(endpoint!(detail::get_run).at("/api/logs/{id}", "get_log"))
+        .route(endpoint!(deliveries::list_deliveries))
         .route(endpoint!(cancel::cancel_run))
         .route(endpoint!(approvals::get_approval))
         .route(endpoint!(approvals::decide_approval).max_body_bytes(approvals::MAX_BODY_BYTES))

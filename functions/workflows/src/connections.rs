@@ -15,13 +15,14 @@ use tidegate_http::{
 };
 use tidegate_model::{
     Connection, ConnectionId, FieldError, Health, HealthStatus, OAuthGrant, Pointer, PrincipalId, Publisher, StepError,
-    Tenant, TenantId, UserId, WorkflowId,
+    Tenant, TenantId, UserId, Workflow, WorkflowId,
 };
 use tidegate_platform::envelope::EnvelopeError;
+use tidegate_platform::key_service::KeyContext;
 use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use crate::{Deps, resealing};
+use crate::{Deps, resealing, verification};
 
 const MAX_NAME_CHARS: usize = 200;
 /// How many of a tenant's workflows are looked through for a connection.
@@ -337,6 +338,7 @@ pub(crate) async fn update_connection(
     let entry = caller.audit(&deps.ids, Change::of("connection.update", id).from(&old).to(&new));
     replace(&deps, entry, &before, &after).await?;
     if body.data.is_some() {
+        verification::propagate(&deps, &after).await?;
         after = deps.connections.test(after).await.map_err(ours)?.connection;
     }
     Ok(Json(detail(&deps, after).await?))
@@ -344,7 +346,8 @@ pub(crate) async fn update_connection(
 
 /// Delete a connection
 ///
-/// Runs whose steps still use it fail with `connection_unusable`, within 5 seconds.
+/// Runs whose steps still use it fail with `connection_unusable`, within 5 seconds; webhooks that are verified with it take
+/// nothing more.
 #[utoipa::path(
     delete, path = "/api/connections/{id}", tag = "connections", params(("id" = ConnectionId, Path)),
     responses((status = 204, description = "It is gone")),
@@ -355,9 +358,12 @@ pub(crate) async fn delete_connection(
     Path(id): Path<ConnectionId>,
 ) -> Result<StatusCode, Problem> {
     let connection = stored(&deps, caller.tenant, id).await?;
-    let change = Change::of("connection.delete", id).from(&ConnectionView::from(connection));
+    let change = Change::of("connection.delete", id).from(&ConnectionView::from(connection.clone()));
     let entry = caller.audit(&deps.ids, change);
+    verification::withdraw(&deps, &connection).await?;
     let deleted = deps.store.audited(entry).connections().delete(caller.tenant, id).await?;
+    // A workflow that was saved meanwhile has it again.
+    verification::propagate(&deps, &connection).await?;
     // Somebody else deleted it at the same moment, and the log says who.
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
 }
@@ -533,7 +539,10 @@ async fn current_grant(deps: &Deps, connection: &Connection) -> Result<Option<(A
 }
 
 async fn detail(deps: &Deps, connection: Connection) -> Result<ConnectionDetail, Problem> {
-    let workflows = used_by(deps, &connection).await?;
+    let workflows = using(deps, &connection).await?;
+    verification::mend(deps, &connection, &workflows).await;
+    let used_by = |workflow: Workflow| UsedBy { id: workflow.id, name: workflow.name, active: workflow.active };
+    let workflows = workflows.into_iter().map(used_by).collect();
     let pending = current_grant(deps, &connection).await?.and_then(|(connector, grant)| {
         let new_hosts: Vec<_> = grant.hosts.iter().filter(|host| !connection.hosts.contains(host)).cloned().collect();
         let moves_secret = grant.placement != connection.placement;
@@ -560,14 +569,13 @@ fn digest_of(connector: &Connector, grant: &Grant) -> String {
     sha256_hex(exactly.to_string().as_bytes())
 }
 
-async fn used_by(deps: &Deps, connection: &Connection) -> Result<Vec<UsedBy>, Problem> {
+async fn using(deps: &Deps, connection: &Connection) -> Result<Vec<Workflow>, Problem> {
     let mut found = Vec::new();
     let (mut cursor, mut looked) = (None, 0);
     loop {
         let page = deps.store.workflows().list(connection.tenant, cursor.as_deref(), tidegate_store::MAX_PAGE).await?;
         looked += page.items.len();
-        let using = page.items.into_iter().filter(|workflow| workflow.connections.contains(&connection.id));
-        found.extend(using.map(|workflow| UsedBy { id: workflow.id, name: workflow.name, active: workflow.active }));
+        found.extend(page.items.into_iter().filter(|workflow| workflow.connections.contains(&connection.id)));
         cursor = page.next_cursor;
         if cursor.is_none() || looked >= MAX_LOOKED_THROUGH {
             return Ok(found);
@@ -686,7 +694,7 @@ pub(crate) async fn seal(
     let found = deps.store.tenants().get(tenant).await?;
     let data_key = found.as_ref().and_then(Tenant::sealing_key).ok_or_else(Problem::not_found)?;
     let plain = Zeroizing::new(secret.to_string().into_bytes());
-    let (context, associated) = (resealing::context(tenant), connection.to_string());
+    let (context, associated) = (KeyContext::connections(tenant), connection.to_string());
     let sealed = deps.envelope.seal(&data_key.wrapped, &context, associated.as_bytes(), &plain).await;
     Ok((data_key.number, sealed.map_err(|error| sealing_problem(&error))?))
 }

@@ -126,7 +126,7 @@ fn scope(context: Context, tenant: TenantId, now: Time) -> Result<Scope, FieldEr
     };
     let body = data("body", body.unwrap_or_else(|| json!({})))?;
     let reserved = [
-        ("trigger", trigger_names(TriggerKind::Manual, None, body.clone())),
+        ("trigger", trigger_names(TriggerKind::Manual, None, None, body.clone())),
         ("params", data("params", Value::Object(params))?),
         ("steps", data("steps", Value::Object(steps))?),
         ("run", data("run", Value::Object(run))?),

@@ -11,6 +11,7 @@ mod resealing;
 mod schedule;
 mod schema;
 mod trigger;
+mod verification;
 mod workflows;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use tidegate_connections::Connections;
 use tidegate_connectors::MAX_MANIFEST_BYTES;
-use tidegate_http::{Api, Authenticator, MAX_INPUT_BYTES, Problem, RequestContext, endpoint};
+use tidegate_http::{Api, Authenticator, MAX_INPUT_BYTES, endpoint};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, Queue, Scheduler};
 use tidegate_store::Store;
 
@@ -57,20 +58,6 @@ pub struct Settings {
     pub public_url: Option<String>,
 }
 
-impl Settings {
-    /// The address of a page.
-    pub(crate) fn url(&self, context: &RequestContext, page: &str) -> Result<String, Problem> {
-        let origin = self.public_url.as_deref().or(context.origin.as_deref());
-        let origin = origin.ok_or_else(|| Problem::internal(&NoPublicUrl))?;
-        Ok(format!("{origin}{page}"))
-    }
-}
-
-/// Nobody told where the installation is.
-#[derive(Debug, thiserror::Error)]
-#[error("the installation's address is neither set nor in the request")]
-struct NoPublicUrl;
-
 impl FromRef<Deps> for Authenticator {
     fn from_ref(deps: &Deps) -> Self {
         deps.authenticator.clone()
@@ -88,6 +75,8 @@ pub fn api(deps: Deps) -> Api {
         .route(endpoint!(workflows::replace_workflow))
         .route(endpoint!(workflows::toggle_workflow))
         .route(endpoint!(workflows::delete_workflow))
+        .route(endpoint!(workflows::listen_workflow))
+        .route(endpoint!(workflows::stop_listening))
         .route(endpoint!(trigger::trigger_workflow).max_body_bytes(MAX_INPUT_BYTES))
         .route(endpoint!(schema::workflow_schema))
         .route(endpoint!(expressions::evaluate_expression))

@@ -173,7 +173,7 @@ pub(crate) async fn begin_oauth(
         sealed.insert("code_verifier".to_owned(), json!(verifier.expose()));
     }
     let (data_key, sealed) = seal(&deps, caller.tenant, id, &Value::Object(sealed)).await?;
-    let redirect_uri = deps.settings.url(&context, CALLBACK)?;
+    let redirect_uri = context.url(deps.settings.public_url.as_deref(), CALLBACK)?;
     let authorization = Authorization {
         client_id: &client_id,
         redirect_uri: &redirect_uri,
@@ -427,7 +427,7 @@ fn view(
         provider: provider.to_owned(),
         title: known.title.clone(),
         docs: known.docs.clone(),
-        redirect_uri: deps.settings.url(context, CALLBACK)?,
+        redirect_uri: context.url(deps.settings.public_url.as_deref(), CALLBACK)?,
         client_id: client.map(|client| client.client_id.clone()),
         updated_at: client.map(|client| client.updated_at.into()),
     })

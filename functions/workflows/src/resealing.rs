@@ -20,11 +20,6 @@ enum Error {
     Store(#[from] StoreError),
 }
 
-/// What a tenant's data keys for connections are bound to.
-pub(crate) fn context(tenant: TenantId) -> KeyContext {
-    KeyContext { tenant: tenant.to_string(), purpose: "connections".to_owned() }
-}
-
 /// Seals those of a tenant's connections anew that an older data key seals. What can't be is logged, and hinders nobody:
 /// every data key still opens what it sealed.
 pub(crate) async fn reseal(deps: &Deps, tenant: TenantId, connections: &[Connection]) {
@@ -55,7 +50,7 @@ pub(crate) async fn reseal(deps: &Deps, tenant: TenantId, connections: &[Connect
 /// one that was deleted meanwhile stays deleted.
 async fn reseal_one(deps: &Deps, tenant: &Tenant, sealing: &DataKey, connection: &Connection) -> Result<(), Error> {
     let before = tenant.data_key(connection.data_key).ok_or(Error::NoKey(connection.data_key))?;
-    let (context, associated) = (context(tenant.id), connection.id.to_string());
+    let (context, associated) = (KeyContext::connections(tenant.id), connection.id.to_string());
     let plain = deps.envelope.open(&before.wrapped, &context, associated.as_bytes(), &connection.sealed).await?;
     let sealed = deps.envelope.seal(&sealing.wrapped, &context, associated.as_bytes(), &plain).await?;
     let resealed = Connection { data_key: sealing.number, sealed, ..connection.clone() };

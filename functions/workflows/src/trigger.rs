@@ -57,9 +57,11 @@ pub(crate) async fn trigger_workflow(
         version: workflow.version,
         kind: TriggerKind::Manual,
         content_type: None,
+        request: None,
         body: StartBody::Value(body),
         parameters,
         accepted_at: deps.clock.now(),
+        blob: Start::BLOB.to_owned(),
     };
     let accepted = start.send(&*deps.queue, &*deps.blobs, &context).await?;
     let location = format!("/api/runs/{}", accepted.run_id);

@@ -1,10 +1,12 @@
 //! Workflows: a small head that says which version is current and whether it runs, and immutable versions.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tidegate_http::permission::{WorkflowsRead, WorkflowsWrite};
@@ -13,14 +15,20 @@ use tidegate_http::{
     RequestContext, Time,
 };
 use tidegate_model::{
-    AuditEntry, Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Permission, Pointer, Step,
-    TenantId, Trigger, Workflow, WorkflowId,
+    AuditEntry, ConnectionId, Definition, FailureHandler, FieldError, MAX_DEFINITION_BYTES, Parameter, Permission,
+    Pointer, Step, TenantId, Trigger, Workflow, WorkflowId,
 };
 use tidegate_store::{Error, RunFilter};
 use utoipa::ToSchema;
 
 use crate::connections::ours;
-use crate::{Deps, check, schedule};
+use crate::{Deps, check, schedule, verification};
+
+/// How long a webhook listens, unless it is asked again.
+const LISTENING: Duration = Duration::from_secs(600);
+
+/// How many of the times to come a workflow tells.
+const NEXT_FIRINGS: usize = 5;
 
 /// A workflow to store: its definition, and whether it is active.
 #[derive(Debug, ToSchema)]
@@ -91,12 +99,16 @@ pub(crate) struct WorkflowDetail {
     definition: Definition,
     /// When its last run began; null before the first.
     last_run_at: Option<Time>,
+    /// The next five times for which its schedule starts a run, fewer where it ends before; null where no schedule
+    /// starts it, or it is switched off. With jitter a run may begin that much later.
+    #[schema(max_items = 5)]
+    next_firings: Option<Vec<Time>>,
 }
 
 impl From<Workflow> for WorkflowView {
     fn from(workflow: Workflow) -> Self {
         let Workflow { id, name, active, version, trigger, created_at, updated_at, .. } = workflow;
-        let webhook_url = matches!(trigger, Trigger::Webhook {}).then(|| format!("/api/webhooks/{id}"));
+        let webhook_url = trigger.webhook().is_some().then(|| format!("/api/webhooks/{id}"));
         let (created_at, updated_at) = (created_at.into(), updated_at.into());
         Self { id, name, active, version, trigger, webhook_url, created_at, updated_at }
     }
@@ -126,8 +138,10 @@ pub(crate) async fn create_workflow(
     let (definition, active) = read(&deps, caller.tenant, None, body).await?;
     may_use_connections(&caller, &definition, None)?;
     let now = deps.clock.now();
+    let id = deps.ids.workflow();
+    let secret = verification::source(&deps, caller.tenant, &definition.trigger).await?;
     let workflow = Workflow {
-        id: deps.ids.workflow(),
+        id,
         tenant: caller.tenant,
         name: definition.name.clone(),
         active: active.unwrap_or(true),
@@ -135,6 +149,8 @@ pub(crate) async fn create_workflow(
         revision: 1,
         trigger: definition.trigger.clone(),
         connections: definition.connections(),
+        verification: verification::seal(&deps, id, secret.as_ref()).await?,
+        listening_until: None,
         created_at: now,
         updated_at: now,
     };
@@ -142,7 +158,8 @@ pub(crate) async fn create_workflow(
     let view = WorkflowView::from(workflow.clone());
     let entry = caller.audit(&deps.ids, Change::of("workflow.create", workflow.id).to(&view));
     deps.store.audited(entry).workflows().create(&workflow, &definition).await?;
-    if matches!(workflow.trigger, Trigger::Schedule { .. })
+    verification::settle(&deps, &workflow, secret.as_ref()).await?;
+    if matches!(workflow.trigger, Trigger::Schedule(_))
         && let Err(error) = schedule::apply(&deps, &workflow).await
     {
         // Repeating the request would make a second one. The log can't take back that it was made, so it tells this too.
@@ -154,7 +171,8 @@ pub(crate) async fn create_workflow(
     }
     let location = format!("/api/workflows/{}", workflow.id);
     let etag = ETag(workflow.revision);
-    let detail = WorkflowDetail { head: view, definition, last_run_at: None };
+    let next_firings = next_firings(&deps, &workflow);
+    let detail = WorkflowDetail { head: view, definition, last_run_at: None, next_firings };
     Ok((etag, Created { location, body: detail }).into_response())
 }
 
@@ -218,17 +236,22 @@ pub(crate) async fn replace_workflow(
         let stored = deps.store.workflows().definition(caller.tenant, id, before.version).await?;
         may_use_connections(&caller, &definition, stored.as_ref())?;
     }
+    let secret = verification::source(&deps, caller.tenant, &definition.trigger).await?;
+    let active = active.unwrap_or(before.active);
     let after = Workflow {
         name: definition.name.clone(),
-        active: active.unwrap_or(before.active),
+        active,
+        listening_until: listening(&before, active),
         version: before.version + 1,
         trigger: definition.trigger.clone(),
         connections: definition.connections(),
+        verification: verification::seal(&deps, id, secret.as_ref()).await?,
         ..next_revision(&deps, &before)
     };
     let entry = caller.audit(&deps.ids, changed("workflow.update", &before, &after));
     let stored = store_head(&deps, &before, &after, Some(&definition), entry).await?;
     stored.ok_or_else(Problem::precondition_failed)?;
+    verification::settle(&deps, &after, secret.as_ref()).await?;
     detail(&deps, after, definition).await
 }
 
@@ -252,12 +275,72 @@ pub(crate) async fn toggle_workflow(
     let wanted = wanted_state(&body)?;
     let before = head(&deps, caller.tenant, id).await?;
     let active = wanted.unwrap_or(!before.active);
-    let after = Workflow { active, ..next_revision(&deps, &before) };
+    let after = Workflow { active, listening_until: listening(&before, active), ..next_revision(&deps, &before) };
     let entry = caller.audit(&deps.ids, changed("workflow.toggle", &before, &after));
     store_head(&deps, &before, &after, None, entry).await?.ok_or_else(|| {
         Problem::new(ProblemCode::Conflict, "Somebody else changed the workflow at the same moment. Try again.")
     })?;
     Ok((ETag(after.revision), Json(after.into())))
+}
+
+/// Until when a webhook listens.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ListeningView {
+    /// Until then, what comes for the switched-off workflow is kept to be looked at, and starts nothing; null where it
+    /// doesn't listen.
+    listening_until: Option<Time>,
+}
+
+/// Listen to a workflow's webhook
+///
+/// For 10 minutes what comes for the webhook of a workflow that is switched off is kept to be looked at, and starts
+/// nothing: `GET /api/workflows/{id}/deliveries`. Where the workflow is switched on its requests start runs as ever, and are
+/// shown there too. It takes up to five seconds to begin.
+#[utoipa::path(
+    put, path = "/api/workflows/{id}/listen", tag = "workflows", params(("id" = WorkflowId, Path)),
+    responses((status = 200, description = "It listens", body = ListeningView)),
+)]
+pub(crate) async fn listen_workflow(
+    caller: Caller<WorkflowsWrite>,
+    State(deps): State<Deps>,
+    Path(id): Path<WorkflowId>,
+) -> Result<Json<ListeningView>, Problem> {
+    let until = deps.clock.now() + LISTENING;
+    set_listening(&deps, &caller, id, Some(until)).await.map(Json)
+}
+
+/// Stop listening to a workflow's webhook
+#[utoipa::path(
+    delete, path = "/api/workflows/{id}/listen", tag = "workflows", params(("id" = WorkflowId, Path)),
+    responses((status = 204, description = "It doesn't listen")),
+)]
+pub(crate) async fn stop_listening(
+    caller: Caller<WorkflowsWrite>,
+    State(deps): State<Deps>,
+    Path(id): Path<WorkflowId>,
+) -> Result<StatusCode, Problem> {
+    set_listening(&deps, &caller, id, None).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The head keeps its revision: nothing of what people see of it changes, and whoever edits it at the same time wins.
+async fn set_listening(
+    deps: &Deps,
+    caller: &Caller<WorkflowsWrite>,
+    id: WorkflowId,
+    until: Option<Timestamp>,
+) -> Result<ListeningView, Problem> {
+    let before = head(deps, caller.tenant, id).await?;
+    if before.trigger.webhook().is_none() {
+        let detail = "This workflow isn't started by a webhook; give it the trigger {\"type\": \"webhook\"}.";
+        return Err(Problem::new(ProblemCode::Conflict, detail));
+    }
+    let after = Workflow { listening_until: until, ..before.clone() };
+    let view = |workflow: &Workflow| ListeningView { listening_until: workflow.listening_until.map(Time::from) };
+    let change = Change::of("workflow.listen", id).from(&view(&before)).to(&view(&after));
+    let entry = caller.audit(&deps.ids, change);
+    deps.store.audited(entry).workflows().replace(before.revision, &after, None).await?;
+    Ok(view(&after))
 }
 
 /// Delete a workflow
@@ -274,7 +357,7 @@ pub(crate) async fn delete_workflow(
     Path(id): Path<WorkflowId>,
 ) -> Result<StatusCode, Problem> {
     let workflow = head(&deps, caller.tenant, id).await?;
-    let scheduled = matches!(workflow.trigger, Trigger::Schedule { .. });
+    let scheduled = matches!(workflow.trigger, Trigger::Schedule(_));
     if scheduled {
         schedule::remove(&deps, caller.tenant, id).await?;
     }
@@ -288,7 +371,7 @@ pub(crate) async fn delete_workflow(
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::not_found()) }
 }
 
-/// Refuses steps with connections that the stored version doesn't use, to a caller who may not have workflows use any.
+/// Refuses connections that the stored version doesn't use, to a caller who may not have workflows use any.
 fn may_use_connections(
     caller: &Caller<WorkflowsWrite>,
     definition: &Definition,
@@ -297,17 +380,16 @@ fn may_use_connections(
     if caller.permissions.contains(&Permission::ConnectionsUse) {
         return Ok(());
     }
-    let used: HashSet<_> =
-        stored.into_iter().flat_map(|stored| &stored.steps).filter_map(|step| step.connection).collect();
-    let is_new = |step: &Step| step.connection.is_some_and(|connection| !used.contains(&connection));
-    let refused = definition.steps.iter().enumerate().filter(|(_, step)| is_new(step));
-    let errors: Vec<_> = refused
-        .map(|(index, _)| {
-            let pointer = Pointer::root().push("steps").push(index).push("connection");
-            let detail = format!("your role doesn't hold {}; leave out the connection", Permission::ConnectionsUse);
-            FieldError::new(pointer, detail)
-        })
-        .collect();
+    let used: HashSet<_> = stored.into_iter().flat_map(Definition::connections).collect();
+    let is_new = |connection: Option<ConnectionId>| connection.is_some_and(|connection| !used.contains(&connection));
+    let trigger = Pointer::root().push("trigger").push("verify").push("connection");
+    let of_trigger = definition.trigger.verification().map(|verify| (trigger, Some(verify.connection)));
+    let of_steps = definition.steps.iter().enumerate();
+    let of_steps =
+        of_steps.map(|(index, step)| (Pointer::root().push("steps").push(index).push("connection"), step.connection));
+    let refused = of_trigger.into_iter().chain(of_steps).filter(|(_, connection)| is_new(*connection));
+    let detail = format!("your role doesn't hold {}; leave out the connection", Permission::ConnectionsUse);
+    let errors: Vec<_> = refused.map(|(pointer, _)| FieldError::new(pointer, detail.clone())).collect();
     if errors.is_empty() {
         return Ok(());
     }
@@ -334,7 +416,19 @@ async fn detail(
     let filter = RunFilter { workflow: Some(workflow.id), ..RunFilter::default() };
     let last = deps.store.runs().list(workflow.tenant, &filter, None, 1).await?;
     let last_run_at = last.items.first().map(|run| run.started_at.into());
-    Ok((ETag(workflow.revision), Json(WorkflowDetail { head: workflow.into(), definition, last_run_at })))
+    let (etag, next_firings) = (ETag(workflow.revision), next_firings(deps, &workflow));
+    Ok((etag, Json(WorkflowDetail { head: workflow.into(), definition, last_run_at, next_firings })))
+}
+
+fn next_firings(deps: &Deps, workflow: &Workflow) -> Option<Vec<Time>> {
+    let Trigger::Schedule(schedule) = &workflow.trigger else { return None };
+    let recurrence = schedule.recurrence(workflow.created_at).filter(|_| workflow.active)?;
+    Some(recurrence.firings_after(deps.clock.now()).take(NEXT_FIRINGS).map(Time::from).collect())
+}
+
+/// Whoever switches a workflow doesn't want its deliveries to be looked at only: switched off, they are refused, and come again.
+fn listening(before: &Workflow, active: bool) -> Option<Timestamp> {
+    before.listening_until.filter(|_| before.active == active)
 }
 
 fn next_revision(deps: &Deps, before: &Workflow) -> Workflow {
@@ -347,7 +441,7 @@ fn changed(action: &'static str, before: &Workflow, after: &Workflow) -> Change 
     Change::of(action, before.id).from(&before).to(&after)
 }
 
-/// Sets the timer and then writes the head, see [`schedule`]. `None`: the head is no longer the one from before.
+/// Sets the timer, writes the head, and sets the timer once more, see [`schedule`]. `None`: the head is no longer the one from before.
 async fn store_head(
     deps: &Deps,
     before: &Workflow,
@@ -360,7 +454,13 @@ async fn store_head(
         schedule::apply(deps, after).await?;
     }
     match deps.store.audited(entry).workflows().replace(before.revision, after, definition).await {
-        Ok(()) => Ok(Some(())),
+        Ok(()) => {
+            if scheduled && let Err(error) = schedule::apply(deps, after).await {
+                // It was set a moment ago, and only the reconciler may have been in between.
+                tracing::warn!(error = &error as &dyn std::error::Error, "a schedule could not be set once more");
+            }
+            Ok(Some(()))
+        }
         Err(Error::Conflict { .. }) => {
             if scheduled {
                 match deps.store.workflows().get(before.tenant, before.id).await? {

@@ -135,7 +135,7 @@ async fn a_new_data_key_seals_and_no_answer_holds_one() {
     assert_eq!((entry.action.as_str(), entry.target.as_str()), ("data_key.create", "2"));
     assert_eq!(entry.after.unwrap(), made.body);
     assert_eq!(tenant.sealing_key().unwrap().number, 2);
-    let context = KeyContext { tenant: tenant.id.to_string(), purpose: "connections".to_owned() };
+    let context = KeyContext::connections(tenant.id);
     let wrapped = tenant.data_keys.iter().map(|key| key.wrapped.as_str());
     for wrapped in wrapped {
         org.world.envelope.seal(wrapped, &context, b"conn", b"secret").await.unwrap();

@@ -11,16 +11,21 @@ use crate::{dead_letters, setup};
 async fn every_operation_keeps_to_its_permission_and_tenant() {
     let setup = setup().await;
     let run = setup.store(&setup.ended(RunStatus::Succeeded), None).await.to_string();
+    let workflow = setup.workflow.id.to_string();
     let letter = dead_letters::given_up(&setup).await.id.to_string();
     let (stranger, viewer) = (setup.world.session("sam").await, setup.world.member(&setup.owner, Role::Viewer).await);
     let mut public = Vec::new();
-    assert_eq!(setup.app.operations().len(), 10);
+    assert_eq!(setup.app.operations().len(), 11);
     for (method, template, permission) in setup.app.operations() {
         let Some(permission) = permission.as_deref() else {
             public.push(format!("{method} {template}"));
             continue;
         };
-        let id = if template.contains("dead-letters") { &letter } else { &run };
+        let id = match template {
+            template if template.contains("dead-letters") => &letter,
+            template if template.contains("workflows") => &workflow,
+            _ => &run,
+        };
         let path = template.replace("{id}", id);
         let body = json!({"ids": [id]}).to_string();
         let headers = [("content-type", "application/json")];
@@ -38,7 +43,8 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
         match permission {
             "runs:read" => {
                 assert_eq!((method, viewed.status), (&Method::GET, StatusCode::OK), "{path}");
-                assert!(viewed.body.to_string().contains(id.as_str()), "{path}");
+                let shown = if *id == workflow { "rejected" } else { id };
+                assert!(viewed.body.to_string().contains(shown), "{path}");
             }
             "runs:write" => {
                 assert_eq!((viewed.status.as_u16(), viewed.text("/code")), (403, "forbidden"), "{method} {path}");

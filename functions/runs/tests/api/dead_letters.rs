@@ -29,6 +29,7 @@ async fn given_up_with(setup: &Setup, body: Payload) -> DeadLetter {
         trigger: TriggerInput {
             kind: TriggerKind::Webhook,
             content_type: Some("application/json".to_owned()),
+            request: None,
             body,
             parameters: Map::from_iter([("channel".to_owned(), json!("#orders"))]),
         },

@@ -6,6 +6,7 @@ mod access;
 mod approvals;
 mod cancel;
 mod dead_letters;
+mod deliveries;
 mod runs;
 
 use std::sync::Arc;
@@ -52,6 +53,8 @@ async fn workflow(world: &World, session: &Session) -> Workflow {
     let now = world.clock.now();
     let workflow = Workflow {
         connections: Vec::new(),
+        verification: None,
+        listening_until: None,
         id: world.ids.workflow(),
         tenant: session.tenant,
         name: definition.name.clone(),

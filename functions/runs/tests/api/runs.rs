@@ -16,6 +16,7 @@ fn input(body: Payload) -> TriggerInput {
     TriggerInput {
         kind: TriggerKind::Webhook,
         content_type: Some("application/json".to_owned()),
+        request: None,
         body,
         parameters: Map::default(),
     }

@@ -40,7 +40,7 @@ impl Known {
                 actions.insert(step.uses.clone(), action);
             }
         }
-        let connections = definition.steps.iter().filter_map(|step| step.connection).collect();
+        let connections = definition.connections().into_iter().collect();
         let handler = definition.on_failure.as_ref().map(|handler| handler.workflow);
         let mut named = BTreeSet::new();
         for workflow in handler.into_iter().chain(definition.steps.iter().filter_map(called_by)) {

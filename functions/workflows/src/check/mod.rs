@@ -5,6 +5,7 @@ mod actions;
 mod calls;
 mod expressions;
 mod known;
+mod trigger;
 mod waits;
 
 use tidegate_connections::Error;
@@ -31,6 +32,7 @@ pub(crate) async fn check(
     };
     let known = Known::read(deps, tenant, definition).await?;
     let mut errors = Vec::new();
+    trigger::check(definition, &known, &mut errors);
     actions::check(definition, &known, &mut errors);
     waits::check(definition, &mut errors);
     calls::check(definition, &known, id, &mut errors);

@@ -3,8 +3,9 @@
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_model::{CustomRole, Member, Permission, Role, Tenant};
+use tidegate_testing::Session;
 
-use crate::{by_webhook, setup};
+use crate::{Setup, by_webhook, setup};
 
 #[tokio::test]
 async fn every_operation_keeps_to_its_permission_and_tenant() {
@@ -23,7 +24,7 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     };
     let tried: Vec<_> =
         app.operations().iter().filter(|(method, path, _)| method != Method::PATCH && is_tried(path)).collect();
-    assert_eq!(tried.len(), 17);
+    assert_eq!(tried.len(), 19);
     for (method, template, permission) in tried {
         let Some(permission) = permission.as_deref() else {
             assert_eq!(template, "/api/schemas/workflow", "{method} {template} is public");
@@ -66,23 +67,30 @@ async fn every_operation_keeps_to_its_permission_and_tenant() {
     }
 }
 
-/// A role of the tenant's own that writes workflows, and may not have them use connections.
+impl Setup {
+    /// A member with a role of the tenant's own that writes workflows, and may not have them use connections.
+    pub(crate) async fn builder(&self) -> Session {
+        let (world, owner) = (&self.world, &self.owner);
+        let tenants = world.store.tenants();
+        let before = tenants.get(owner.tenant).await.unwrap().unwrap();
+        let permissions = [Permission::WorkflowsRead, Permission::WorkflowsWrite].into();
+        let builder = CustomRole { description: String::new(), permissions };
+        let roles = [("builder".parse().unwrap(), builder)].into();
+        tenants.replace(&Tenant { roles, revision: before.revision + 1, ..before }).await.unwrap();
+        let member = world.member(owner, Role::Viewer).await;
+        let stored = tenants.member(owner.tenant, member.user.into()).await.unwrap().unwrap();
+        let as_builder = Member { role: "builder".parse().unwrap(), ..stored.clone() };
+        tenants.replace_members(&[(&stored, &as_builder)]).await.unwrap();
+        world.clock.advance(std::time::Duration::from_secs(5));
+        member
+    }
+}
+
 #[tokio::test]
 async fn a_connection_gets_into_a_workflow_by_who_may_use_it_alone() {
     let setup = setup().await;
     let (app, world, owner) = (&setup.app, &setup.world, &setup.owner);
-    let tenants = world.store.tenants();
-    let before = tenants.get(owner.tenant).await.unwrap().unwrap();
-    let permissions = [Permission::WorkflowsRead, Permission::WorkflowsWrite].into();
-    let builder = CustomRole { description: String::new(), permissions };
-    let roles = [("builder".parse().unwrap(), builder)].into();
-    tenants.replace(&Tenant { roles, revision: before.revision + 1, ..before }).await.unwrap();
-    let member = world.member(owner, Role::Viewer).await;
-    let stored = tenants.member(owner.tenant, member.user.into()).await.unwrap().unwrap();
-    let as_builder = Member { role: "builder".parse().unwrap(), ..stored.clone() };
-    tenants.replace_members(&[(&stored, &as_builder)]).await.unwrap();
-    world.clock.advance(std::time::Duration::from_secs(5));
-
+    let member = setup.builder().await;
     let (used, other) = (setup.slack(owner).await, setup.slack(owner).await);
     let notify = |id: &str, connection: &str, text: &str| json!({"id": id, "uses": "slack.send_message", "connection": connection, "with": {"text": text}});
     let with = |steps: &[Value]| {

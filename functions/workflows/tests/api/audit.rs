@@ -8,7 +8,7 @@ use futures::future::join_all;
 use http::Method;
 use serde_json::{Value, json};
 use tidegate_model::{AuditEntry, Role, TenantId};
-use tidegate_platform::scheduler::Timer;
+use tidegate_platform::scheduler::{Timer, TimerPage};
 use tidegate_platform::{PortError, Scheduler};
 use tidegate_store::AuditFilter;
 use tidegate_testing::{Session, World};
@@ -51,7 +51,8 @@ fn connection() -> Value {
 /// A workflow's head, as the API shows it: a detail without what else is in it.
 fn head(detail: &Value) -> Value {
     let mut head = detail.clone();
-    head.as_object_mut().unwrap().retain(|member, _| member != "definition" && member != "last_run_at");
+    let more = ["definition", "last_run_at", "next_firings"];
+    head.as_object_mut().unwrap().retain(|member, _| !more.contains(&member.as_str()));
     head
 }
 
@@ -82,6 +83,15 @@ async fn every_change_leaves_one_entry_with_before_and_after() {
     tell(&put, "/api/workflows/{id}/toggle");
     assert_eq!((&*entry.action, &*entry.target), ("workflow.toggle", id));
     assert_eq!((entry.before, entry.after), (Some(head(&replaced)), Some(off.clone())));
+
+    let listen = format!("{path}/listen");
+    let (entry, listening) = setup.leaves(put.clone(), &listen, &Value::Null, 200).await;
+    tell(&put, "/api/workflows/{id}/listen");
+    assert_eq!((&*entry.action, &*entry.target), ("workflow.listen", id));
+    assert_eq!((entry.before, entry.after), (Some(json!({"listening_until": null})), Some(listening.clone())));
+    let (entry, _) = setup.leaves(delete.clone(), &listen, &Value::Null, 204).await;
+    tell(&delete, "/api/workflows/{id}/listen");
+    assert_eq!((entry.before, entry.after), (Some(listening), Some(json!({"listening_until": null}))));
 
     let (entry, _) = setup.leaves(delete.clone(), &path, &Value::Null, 204).await;
     tell(&delete, "/api/workflows/{id}");
@@ -206,6 +216,10 @@ impl Scheduler for Away {
 
     async fn delete(&self, _tenant: TenantId, _name: &str) -> Result<(), PortError> {
         Err(PortError::new("reach the scheduler", "away"))
+    }
+
+    async fn list(&self, _: Option<&str>) -> Result<TimerPage, PortError> {
+        Err(PortError::new("list timers", "away"))
     }
 }
 

@@ -46,7 +46,7 @@ async fn a_secret_goes_in_and_never_comes_out() {
     let stored = setup.world.store.connections().get(owner.tenant, id.parse().unwrap()).await.unwrap().unwrap();
     assert!(!serde_json::to_string(&stored).unwrap().contains("s3cr3t"));
     let tenant = setup.world.store.tenants().get(owner.tenant).await.unwrap().unwrap();
-    let context = KeyContext { tenant: owner.tenant.to_string(), purpose: "connections".to_owned() };
+    let context = KeyContext::connections(owner.tenant);
     let open = |associated: String| {
         let (world, tenant, context, sealed) = (&setup.world, &tenant, &context, &stored.sealed);
         async move { world.envelope.open(&tenant.data_keys[0].wrapped, context, associated.as_bytes(), sealed).await }

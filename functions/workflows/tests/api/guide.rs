@@ -1,18 +1,18 @@
-//! docs/workflows.md says what is: each definition on it can be stored.
+//! docs/workflows.md and docs/schedules.md say what is: each definition on them can be stored.
 
 use serde_json::Value;
 use tidegate_model::Definition;
 
 use crate::setup;
 
-const PAGE: &str = include_str!("../../../../docs/workflows.md");
-/// What the page's definitions name in the place of a connection and of the workflow before them.
+const PAGES: [&str; 2] = [include_str!("../../../../docs/workflows.md"), include_str!("../../../../docs/schedules.md")];
+/// What the pages' definitions name in the place of a connection and of the workflow before them.
 const CONNECTION: &str = "conn_01890a5d000070008000000000000000";
 const WORKFLOW: &str = "wf_01890a5d000070008000000000000000";
 
-/// The page's blocks of JSON.
+/// The pages' blocks of JSON.
 fn blocks() -> Vec<&'static str> {
-    let after = PAGE.split("\n```json\n").skip(1);
+    let after = PAGES.iter().flat_map(|page| page.split("\n```json\n").skip(1));
     after.map(|rest| rest.split_once("\n```\n").unwrap().0).collect()
 }
 
@@ -21,11 +21,11 @@ fn definitions() -> Vec<&'static str> {
 }
 
 #[tokio::test]
-async fn each_definition_on_the_page_can_be_stored() {
+async fn each_definition_on_the_pages_can_be_stored() {
     let setup = setup().await;
     let connection = setup.slack(&setup.owner).await;
     let definitions = definitions();
-    assert!(definitions.len() > 10, "the page's definitions are found");
+    assert!(definitions.len() > 10, "the pages' definitions are found");
     let mut before = None;
     for text in definitions {
         let mut text = text.replace(CONNECTION, &connection);
@@ -41,7 +41,7 @@ async fn each_definition_on_the_page_can_be_stored() {
 }
 
 #[test]
-fn all_other_json_on_the_page_is_json() {
+fn all_other_json_on_the_pages_is_json() {
     for block in blocks() {
         let parsed: Result<Value, _> = serde_json::from_str(block);
         assert!(parsed.is_ok(), "{parsed:?}: {block}");

@@ -14,6 +14,7 @@ mod resealing;
 mod schedules;
 mod schema;
 mod trigger;
+mod webhooks;
 mod workflows;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ const SECRET: &str = "https://hooks.slack.com/services/T000/B000/s3cr3t";
 
 impl Setup {
     fn connections_context(&self) -> KeyContext {
-        KeyContext { tenant: self.owner.tenant.to_string(), purpose: "connections".to_owned() }
+        KeyContext::connections(self.owner.tenant)
     }
 
     async fn tenant(&self) -> Tenant {
@@ -25,7 +25,7 @@ impl Setup {
         let before = self.tenant().await;
         let number = before.data_keys.last().unwrap().number + 1;
         let mut after = Tenant { revision: before.revision + 1, ..before };
-        after.data_keys.push(DataKey { number, wrapped, created_at: self.world.clock.now() });
+        after.data_keys.push(DataKey { number, wrapped, ingress: None, created_at: self.world.clock.now() });
         self.world.store.tenants().replace(&after).await.unwrap();
     }
 

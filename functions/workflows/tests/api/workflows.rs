@@ -55,7 +55,8 @@ async fn a_workflow_is_created_read_replaced_switched_and_deleted() {
         ],
         "execution_timeout": 300
       },
-      "last_run_at": null
+      "last_run_at": null,
+      "next_firings": null
     }
     "##);
     let id = created.text("/id");
