@@ -12,19 +12,22 @@ use tidegate_auth::{Passwords, Registration, TokenSigner};
 use tidegate_connections::Connections;
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_http::{Api, Authenticator, Health, ISSUER, RateLimiter, TokenVerifier};
-use tidegate_model::Limits;
+use tidegate_model::{Every, Limits, Message, ReconcileMessage, Recurrence};
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::mail::LogMailer;
 use tidegate_platform::mail::smtp::SmtpMailer;
-use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings};
-use tidegate_platform::{Clock, Envelope, Ids, Mailer};
+use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings, OutgoingMessage};
+use tidegate_platform::scheduler::{Timer, When};
+use tidegate_platform::{Clock, Envelope, Ids, Mailer, Queue as _, Scheduler as _};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 
 use crate::settings::Serve;
 
 /// Holds the master key, which opens every other one.
 const KEY_FILE: &str = "master.key";
+/// The timer that has schedules held against their workflows.
+const RECONCILE: &str = "reconcile";
 /// The OpenAPI document of all operations; a test holds it against them.
 const OPENAPI: &str = include_str!("../../docs/openapi.json");
 /// How long a message may be handled before it comes again: the worker's time and a margin.
@@ -137,6 +140,18 @@ impl Parts {
         })
     }
 
+    /// Has schedules held against their workflows, now and each day: what a schedule of the deployment does on AWS.
+    pub(crate) async fn reconcile(&self) -> anyhow::Result<()> {
+        let message = Message::Reconcile(ReconcileMessage::default());
+        let (tenant, body) = (message.tenant(), serde_json::to_string(&message)?);
+        let day = Every::from_minutes(24 * 60).context("a day is an interval")?;
+        let recurrence = Recurrence::every(day, self.clock.now().checked_add(day.duration())?);
+        let when = When::Recurring(Box::new(recurrence));
+        let timer = Timer { tenant, name: RECONCILE.to_owned(), when, body: body.clone() };
+        self.queue.scheduler().put(timer).await?;
+        Ok(self.queue.send(OutgoingMessage::new(tenant, body)).await?)
+    }
+
     /// How much may be asked for.
     pub(crate) fn limiter(&self) -> RateLimiter {
         RateLimiter::new(self.embedded.store.clone(), self.clock.clone(), self.installation.limits)
@@ -191,14 +206,16 @@ impl Parts {
             ids: ids.clone(),
             settings: tidegate_workflows::Settings { public_url: Some(public_url.to_owned()) },
         };
-        let webhooks = tidegate_webhooks::Deps::new(
-            store.clone(),
-            self.queue.clone(),
-            self.blobs.clone(),
+        let webhooks = tidegate_webhooks::Deps {
+            store: store.clone(),
+            queue: self.queue.clone(),
+            blobs: self.blobs.clone(),
+            envelope: self.envelope.clone(),
             limiter,
-            clock.clone(),
-            ids.clone(),
-        );
+            clock: clock.clone(),
+            ids: ids.clone(),
+            public_url: Some(public_url.to_owned()),
+        };
         let (queue, blobs) = (self.queue.clone(), self.blobs.clone());
         let admin = tidegate_admin::Deps {
             store: store.clone(),

@@ -60,6 +60,8 @@ pub(crate) async fn serve(settings: Serve) -> anyhow::Result<()> {
         demo::prepare(&router, &url, &data).await?;
     }
 
+    parts.reconcile().await?;
+
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
     let concurrency = usize::from(settings.run_concurrency);
@@ -133,7 +135,7 @@ async fn sweep_blobs(
 ) {
     loop {
         let before = clock.now().checked_sub(tidegate_store::RETENTION).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
-        match blobs.sweep_kept(before).await {
+        match blobs.sweep_expired(before).await {
             Ok(removed) => tracing::debug!(component = "local", removed, "swept expired blobs"),
             Err(error) => tracing::warn!(
                 component = "local",

@@ -85,6 +85,91 @@ async fn a_kill_amid_posts_loses_none_that_was_accepted() {
     }
 }
 
+/// A vendor sends again until it is answered: between the note that a delivery came and its message, and anywhere else, a kill
+/// loses none and doubles none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deliveries_that_are_sent_again_after_a_kill_run_once() {
+    const KILLS: usize = 15;
+    const SENDERS: usize = 8;
+    /// A run that dies five times without getting on is given up, so all may end before every third kill.
+    const BREATH: usize = 3;
+    let mut random = Random::from_settings();
+    let folder = tempfile::tempdir().unwrap();
+    let binary = Path::new(env!("CARGO_BIN_EXE_tidegate"));
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    let mut server = Server::start(binary, folder.path()).await.unwrap();
+    let mut api = Api::register(server.url()).await.unwrap();
+    let request = json!({"method": "POST", "url": sink.url("/order"), "json": {"order": "{{order}}"}});
+    let workflow = json!({
+        "name": "Orders",
+        "trigger": {"type": "webhook", "deduplicate": {"by": "idempotency_key"}},
+        "steps": [{"id": "call", "uses": "http.request", "with": request, "timeout_ms": 60_000}],
+    });
+    let workflow = api.post("/api/workflows", workflow).await.unwrap()["id"].as_str().unwrap().to_owned();
+    let address = format!("/api/webhooks/{workflow}");
+    // What each sender sends next, and what was answered to whom.
+    let next: Vec<_> = (0..SENDERS).map(|_| std::sync::atomic::AtomicUsize::new(0)).collect();
+    let answers = tokio::sync::watch::Sender::new(Vec::<(String, String)>::new());
+    for kill in 0..=KILLS {
+        let enough = answers.borrow().len() + 1 + random.below(60);
+        let sending = join_all(next.iter().enumerate().map(async |(sender, next)| {
+            loop {
+                let number = next.load(std::sync::atomic::Ordering::SeqCst);
+                let key = format!("{sender}-{number}");
+                let headers = [("content-type", "application/json"), ("idempotency-key", &*key)];
+                let body = json!({"order": key}).to_string();
+                // Without an answer the same one is sent again, after the kill.
+                let Ok((200, answer)) = api.send(http::Method::POST, &address, &headers, body).await else { return };
+                let run = answer["run_id"].as_str().unwrap().to_owned();
+                answers.send_modify(|answers| answers.push((key, run)));
+                next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                // No more than what is worked off.
+                let most = if kill == KILLS { enough } else { enough + 100 };
+                if answers.borrow().len() > most {
+                    return;
+                }
+            }
+        }));
+        let killing = async {
+            answers.subscribe().wait_for(|answers| answers.len() >= enough).await.unwrap();
+            if kill % BREATH == BREATH - 1 {
+                let answered = answers.borrow().clone();
+                for (_, run) in answered {
+                    api.finished_run(&run, DEADLINE).await.unwrap();
+                }
+            }
+            if kill < KILLS {
+                server.signal("KILL").unwrap();
+            }
+        };
+        join(sending, killing).await;
+        if kill < KILLS {
+            server.kill().await.unwrap();
+            server = Server::start(binary, folder.path()).await.unwrap();
+            api = api.at(server.url());
+        }
+    }
+
+    let answers = answers.borrow().clone();
+    let mut runs = HashMap::new();
+    for (key, run) in &answers {
+        assert_eq!(runs.insert(key.as_str(), run.as_str()), None, "{key} was answered once");
+        let record = api.finished_run(run, DEADLINE).await.unwrap();
+        assert_eq!(record["status"], "succeeded", "{record}");
+        assert_eq!(record["input"]["body"]["order"], key.as_str());
+    }
+    // No call of another run has an order that was answered: what was sent again is the run that it was.
+    for call in sink.received_at("/order") {
+        let order = serde_json::from_slice::<Value>(&call.body).unwrap()["order"].as_str().unwrap().to_owned();
+        let run = call.header("idempotency-key").unwrap().split(':').next().unwrap().to_owned();
+        if let Some(answered) = runs.get(order.as_str()) {
+            assert_eq!(*answered, run, "{order} ran twice");
+        }
+    }
+    println!("{KILLS} kills, {} deliveries", answers.len());
+    server.kill().await.unwrap();
+}
+
 /// A hundred kills, one after the other, of a process that is being posted to all the time and works on what it has
 /// accepted: branches, a list, calls at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

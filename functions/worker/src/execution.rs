@@ -125,6 +125,7 @@ async fn facts(deps: &Deps, row: &RunRow, plan: &Plan, trigger: &TriggerInput) -
         version: row.version,
         trigger: trigger.kind,
         content_type: trigger.content_type.clone(),
+        request: trigger.request.clone(),
         parameters: trigger.parameters.clone(),
         started_at: row.started_at,
         approvals,
@@ -137,7 +138,7 @@ pub(crate) async fn approval_token(deps: &Deps, row: &RunRow, step: &str) -> Res
     let tenant = deps.tenant(row.tenant).await?;
     let data_key = signing_key(&tenant, row.id);
     let data_key = data_key.ok_or_else(|| Error::Corrupt(format!("the tenant {} of a run is deleted", row.tenant)))?;
-    let context = KeyContext { tenant: row.tenant.to_string(), purpose: "connections".to_owned() };
+    let context = KeyContext::connections(row.tenant);
     let signed = ApprovalToken::signed(row.tenant, row.id, step);
     let signature =
         deps.envelope.sign(&data_key.wrapped, &context, "approval", &signed).await.map_err(Error::Envelope)?;

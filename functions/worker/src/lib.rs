@@ -1,7 +1,7 @@
 //! Consumes the run queue and executes runs; consumes its dead letters. What it does with a message is the table of
 //! `docs/adr/0001-messages-and-rows.md`: [`table`](self) looks at the run's row and claims it, `execution` drives the
 //! engine and keeps the journal, `calls` makes the calls, `waits` begins what a run then waits for, `ending` does what follows
-//! from its end, `values` keeps what is too large for rows, `wake` arms timers.
+//! from its end, `values` keeps what is too large for rows, `wake` arms timers, `reconcile` removes those that were left behind.
 //!
 //! Who takes messages from the queue and deletes them is not its business: on AWS Lambda's event source mapping does so
 //! and hands them over as a `batch`, on a laptop `local` does.
@@ -10,6 +10,7 @@ mod batch;
 mod calls;
 mod ending;
 mod execution;
+mod reconcile;
 mod table;
 mod values;
 mod waits;
@@ -41,7 +42,7 @@ pub struct Deps {
     pub store: Store,
     /// The run queue: sends wake messages.
     pub queue: Arc<dyn Queue>,
-    /// Arms wake timers beyond the queue's longest delay.
+    /// Arms wake timers beyond the queue's longest delay; lists and removes schedules that were left behind.
     pub scheduler: Arc<dyn Scheduler>,
     /// Inputs, outputs and records too large for a row.
     pub blobs: Arc<dyn Blobs>,

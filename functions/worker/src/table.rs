@@ -16,13 +16,14 @@ use tidegate_model::{
 };
 use tidegate_platform::blobs::{KEPT, LIVE};
 use tidegate_platform::queue::ReceivedMessage;
+use tidegate_platform::scheduler::timer_name;
 use tidegate_store::{CreateError, ReplaceError, StoredRun};
 
 use crate::ending::{self, Conflict};
 use crate::execution::{self, After, Claimed};
 use crate::waits::{derived_id, hexadecimal};
 use crate::wake::{arm_wake, disarm, wake_now};
-use crate::{Deps, Error, Invocation, Source, Verdict, values};
+use crate::{Deps, Error, Invocation, Source, Verdict, reconcile, values};
 
 /// The owner of a claim that was given back with no call in doubt.
 const RETURNED: &str = "returned";
@@ -52,6 +53,9 @@ pub(crate) async fn handle(
             Some(start) => self::start(deps, start, received, source, invocation).await,
             None => Ok(Verdict::Delete),
         },
+        // What is wrong with a cursor doesn't get better; the next reconciliation begins anew.
+        Message::Reconcile(_) if source == Source::DeadLetters => Ok(Verdict::Delete),
+        Message::Reconcile(reconcile) => reconcile::page(deps, &reconcile).await,
         Message::Wake(wake) => match deps.store.runs().get(wake.tenant_id, wake.run_id).await? {
             Some(stored) => existing(deps, stored, &Incoming::Wake(wake), invocation).await,
             None => {
@@ -165,6 +169,7 @@ async fn existing(
             RunStatus::Waiting => match incoming {
                 Incoming::Wake(wake) if wake.wake == row.wake => {}
                 Incoming::Wake(_) | Incoming::Start(_) => {
+                    drop_repeated_body(deps, &stored, incoming).await?;
                     // Whoever parked it may have died before it looked for what it waits for.
                     if deps.store.runs().signals(row.tenant, row.id).await?.is_empty() {
                         arm_wake(deps, row).await?;
@@ -186,6 +191,7 @@ async fn existing(
             | RunStatus::TimedOut
             | RunStatus::Skipped => {
                 after_the_end(deps, &stored, incoming).await?;
+                drop_repeated_body(deps, &stored, incoming).await?;
                 return Ok(Verdict::Delete);
             }
         }
@@ -221,6 +227,25 @@ async fn after_the_end(deps: &Deps, stored: &StoredRun, incoming: &Incoming) -> 
     let detail: RunDetail = serde_json::from_value(detail)
         .map_err(|error| Error::Corrupt(format!("the detail of {}: {error}", stored.row.id)))?;
     ending::follow_up(deps, &stored.row, &detail).await
+}
+
+/// A webhook's delivery that came again brought its body again, under a name of its own. Of a run that goes by another one, or
+/// has ended and moved what it keeps, nobody else will remove it.
+async fn drop_repeated_body(deps: &Deps, stored: &StoredRun, incoming: &Incoming) -> Result<(), Error> {
+    let Incoming::Start(start) = incoming else { return Ok(()) };
+    let Payload::Blob(blob) = &start.trigger.body else { return Ok(()) };
+    let StoredRun { row, detail } = stored;
+    if !blob.key.rsplit('/').next().is_some_and(|name| name.starts_with("input-")) {
+        return Ok(());
+    }
+    if detail.is_none() {
+        let journal = deps.store.runs().journal(row.tenant, row.id).await?;
+        let own = journal.items.first().and_then(|item| item.input.as_ref());
+        if own.is_none_or(|own| own.body == start.trigger.body) {
+            return Ok(());
+        }
+    }
+    Ok(deps.blobs.delete(&blob.key).await?)
 }
 
 /// Claims a waiting run, or a running one whose lease is over.
@@ -346,9 +371,9 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
 /// that a death left behind ends with its first firing.
 async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Option<StartMessage>, Error> {
     let workflow = deps.store.workflows().get(firing.tenant_id, firing.workflow_id).await?;
-    let scheduled = |workflow: &Workflow| matches!(workflow.trigger, Trigger::Schedule { .. });
+    let scheduled = |workflow: &Workflow| matches!(workflow.trigger, Trigger::Schedule(_));
     if !workflow.as_ref().is_some_and(scheduled) {
-        deps.scheduler.delete(firing.tenant_id, &firing.workflow_id.to_string()).await?;
+        deps.scheduler.delete(firing.tenant_id, &timer_name(firing.workflow_id)).await?;
     }
     let Some(workflow) = workflow.filter(|workflow| workflow.active && scheduled(workflow)) else {
         tracing::info!(
@@ -362,7 +387,7 @@ async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Op
     let tenant = deps.tenant(firing.tenant_id).await?;
     if tenant.status == TenantStatus::Deleted {
         // Nobody will switch it on again.
-        deps.scheduler.delete(firing.tenant_id, &firing.workflow_id.to_string()).await?;
+        deps.scheduler.delete(firing.tenant_id, &timer_name(firing.workflow_id)).await?;
     }
     if tenant.status != TenantStatus::Active {
         tracing::info!(
@@ -385,6 +410,7 @@ async fn started_by_schedule(deps: &Deps, firing: &ScheduleMessage) -> Result<Op
         trigger: TriggerInput {
             kind: TriggerKind::Schedule,
             content_type: None,
+            request: None,
             body: Payload::Inline(body),
             parameters: Map::new(),
         },

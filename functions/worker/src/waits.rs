@@ -93,7 +93,7 @@ pub(crate) async fn call_workflow(deps: &Deps, row: &RunRow, wait: &Wait<'_>) ->
         tenant_id: row.tenant,
         workflow_id: id,
         version: workflow.version,
-        trigger: TriggerInput { kind: TriggerKind::Workflow, content_type: None, body, parameters },
+        trigger: TriggerInput { kind: TriggerKind::Workflow, content_type: None, request: None, body, parameters },
         accepted_at: wait.at,
         traceparent: row.traceparent.clone(),
         parent: Some(ParentStep {

@@ -514,6 +514,8 @@ async fn store(world: &World, steps: Value, output: Option<Value>) -> WorkflowId
         version: 1,
         revision: 1,
         connections: Vec::new(),
+        verification: None,
+        listening_until: None,
         trigger: definition.trigger.clone(),
         created_at: now,
         updated_at: now,

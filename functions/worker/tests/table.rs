@@ -6,6 +6,7 @@ mod batch;
 mod blast;
 mod graph;
 mod keys;
+mod reconcile;
 mod world;
 
 use std::collections::HashMap;
@@ -13,16 +14,16 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate_model::{
-    Connection, Entry, ErrorCode, Event, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage, StepRecord,
-    Tenant, TenantStatus,
+    BlobRef, Connection, Entry, ErrorCode, Event, Message, Payload, RunDetail, RunRow, RunStatus, ScheduleMessage,
+    StartMessage, StepRecord, Tenant, TenantStatus,
 };
 use tidegate_platform::Blobs;
 use tidegate_platform::queue::Queue;
-use tidegate_platform::scheduler::{SCHEDULED_TIME, Scheduler, Timer, When};
+use tidegate_platform::scheduler::{SCHEDULED_TIME, Scheduler, Timer};
 use tidegate_store::{JournalItem, StoredRun};
 use tidegate_worker::{Settings, Source, Verdict};
 use wiremock::ResponseTemplate;
-use world::{TRACEPARENT, VISIBILITY, World, handle, message, seconds_until, wake};
+use world::{TRACEPARENT, VISIBILITY, World, every_minute, handle, message, seconds_until, wake};
 
 async fn detail(world: &World, stored: &StoredRun) -> RunDetail {
     let value = match stored.detail.clone().unwrap() {
@@ -562,7 +563,7 @@ async fn a_firing_of_a_workflow_that_is_not_scheduled_ends_its_timer() {
     let timer = Timer {
         tenant: world.tenant,
         name: workflow.to_string(),
-        when: When::Every { interval: Duration::from_secs(60), from: world.clock.now() },
+        when: every_minute(&world),
         body: serde_json::to_string(&firing).unwrap(),
     };
     world.queue.scheduler().put(timer).await.unwrap();
@@ -626,4 +627,50 @@ async fn whichever_write_is_the_last_the_run_ends_once_and_repeats_only_what_was
     let last = |process| deaths.iter().filter(|(of, _)| *of == process).map(|(_, writes)| *writes).max();
     assert!(last("first").is_some_and(|writes| (8..39).contains(&writes)), "{deaths:?}");
     assert!(last("second").is_some(), "{deaths:?}");
+}
+
+/// A delivery that came again brought its body under a name of its own, which nothing else would remove.
+#[tokio::test]
+async fn what_a_repeated_delivery_brought_goes_and_the_runs_own_stays() {
+    let world = World::new().await;
+    let worker = world.worker("here");
+    let workflow = world.workflow(1, |_| {}).await;
+    let mut first = world.start(workflow);
+    let brought = async |start: &mut StartMessage, name: &str| {
+        let key = format!("live/{}/{}/{name}", start.tenant_id, start.run_id);
+        let text = json!({"n": 1, "more": "x".repeat(9_000)}).to_string();
+        start.trigger.body = Payload::Blob(BlobRef { key: key.clone(), bytes: text.len() as u64 });
+        world.blobs.put(&key, text.into()).await.unwrap();
+        key
+    };
+    let own = brought(&mut first, "input-1").await;
+    let handled = async |start: &StartMessage| {
+        let message = message(&Message::Start(Box::new(start.clone())));
+        handle(&worker, &message, Source::Runs).await
+    };
+    assert_eq!(handled(&first).await, Verdict::Delete);
+    let kept = own.replacen("live/", "kept/", 1);
+    assert!(world.blobs.get(&kept).await.unwrap().is_some(), "the record has it");
+    let mut again = first.clone();
+    let other = brought(&mut again, "input-2").await;
+    for start in [&again, &first] {
+        assert_eq!(handled(start).await, Verdict::Delete);
+    }
+    assert_eq!(world.blobs.get(&other).await.unwrap(), None);
+    assert!(world.blobs.get(&kept).await.unwrap().is_some());
+
+    // While it waits its own one is needed.
+    let mut waiting = world.start(workflow);
+    let own = brought(&mut waiting, "input-1").await;
+    let row = world.row(&waiting, RunStatus::Waiting);
+    world.store.runs().create(&row, None).await.unwrap();
+    let item = JournalItem { input: Some(waiting.trigger.clone()), entries: Vec::new() };
+    world.store.runs().append_journal(row.tenant, row.id, 0, &item, row.started_at).await.unwrap();
+    let mut again = waiting.clone();
+    let other = brought(&mut again, "input-2").await;
+    for start in [&again, &waiting] {
+        assert_eq!(handled(start).await, Verdict::Delete);
+    }
+    assert_eq!(world.blobs.get(&other).await.unwrap(), None);
+    assert!(world.blobs.get(&own).await.unwrap().is_some());
 }

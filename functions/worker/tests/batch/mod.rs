@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidegate_model::{BlobRef, Message, Payload, RunStatus, ScheduleMessage, TenantId};
 use tidegate_platform::queue::{Queue, Receipt, ReceivedMessage};
-use tidegate_platform::scheduler::{Scheduler, Timer};
+use tidegate_platform::scheduler::{Scheduler, Timer, TimerPage};
 use tidegate_platform::{Blobs, Clock, PortError};
 use tidegate_telemetry::Metrics;
 use tidegate_worker::{Deps, Settings, Source, handle_batch};
@@ -138,6 +138,10 @@ impl Scheduler for Panicking {
 
     async fn delete(&self, _: TenantId, _: &str) -> Result<(), PortError> {
         panic!("delete")
+    }
+
+    async fn list(&self, _: Option<&str>) -> Result<TimerPage, PortError> {
+        panic!("list")
     }
 }
 

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use tidegate_model::{
     BlobRef, Entry, ErrorCode, Event, Message, Payload, RunId, RunRow, RunStatus, StartMessage, TenantId,
 };
+use tidegate_platform::blobs::UploadLink;
 use tidegate_platform::queue::{Depth, Queue};
 use tidegate_platform::{Blobs, PortError};
 use tidegate_store::JournalItem;
@@ -109,12 +110,31 @@ impl Blobs for FatalBlobs {
         self.blobs.get(key).await
     }
 
+    async fn get_up_to(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        self.fatal.touch(key);
+        self.blobs.get_up_to(key, max_bytes).await
+    }
+
     async fn size(&self, key: &str) -> Result<Option<u64>, PortError> {
         self.blobs.size(key).await
     }
 
     async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError> {
         self.blobs.link(key, expires_in, filename).await
+    }
+
+    async fn upload_link(
+        &self,
+        key: &str,
+        expires_in: Duration,
+        bytes: u64,
+        content_type: &str,
+    ) -> Result<UploadLink, PortError> {
+        self.blobs.upload_link(key, expires_in, bytes, content_type).await
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<bool, PortError> {
+        self.blobs.copy(from, to).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {

@@ -8,14 +8,14 @@ use tidegate_model::{
     ApprovalToken, Connection, DataKey, ErrorCode, Message, RunStatus, ScheduleMessage, Tenant, TenantStatus,
 };
 use tidegate_platform::key_service::KeyContext;
-use tidegate_platform::scheduler::{SCHEDULED_TIME, Scheduler as _, Timer, When};
+use tidegate_platform::scheduler::{SCHEDULED_TIME, Scheduler as _, Timer};
 use tidegate_worker::{Deps, Source, Verdict};
 
 use crate::steps;
-use crate::world::{World, handle, message, wake};
+use crate::world::{World, every_minute, handle, message, wake};
 
 fn context(world: &World) -> KeyContext {
-    KeyContext { tenant: world.tenant.to_string(), purpose: "connections".to_owned() }
+    KeyContext::connections(world.tenant)
 }
 
 async fn tenant(world: &World) -> Tenant {
@@ -32,7 +32,7 @@ async fn change(world: &World, change: impl FnOnce(&mut Tenant)) {
 async fn new_data_key(world: &World) {
     let wrapped = world.envelope.new_data_key(&context(world)).await.unwrap();
     let created_at = world.clock.now();
-    change(world, |tenant| tenant.data_keys.push(DataKey { number: 2, wrapped, created_at })).await;
+    change(world, |tenant| tenant.data_keys.push(DataKey { number: 2, wrapped, ingress: None, created_at })).await;
 }
 
 async fn delete(world: &World) {
@@ -218,7 +218,7 @@ async fn a_schedule_of_a_deleted_tenant_ends_with_its_next_firing() {
     let timer = Timer {
         tenant: world.tenant,
         name: workflow.to_string(),
-        when: When::Every { interval: Duration::from_secs(60), from: world.clock.now() },
+        when: every_minute(&world),
         body: serde_json::to_string(&firing).unwrap(),
     };
     world.queue.scheduler().put(timer).await.unwrap();

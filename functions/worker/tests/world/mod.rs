@@ -13,14 +13,15 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tidegate_egress::{Egress, EgressSettings};
 use tidegate_model::{
-    Definition, Message, Payload, Placed, Placement, RunId, RunRow, RunStatus, SecretText, StartMessage, TenantId,
-    TriggerInput, TriggerKind, WakeMessage, Workflow, WorkflowId,
+    Definition, Message, Payload, Placed, Placement, Recurrence, RunId, RunRow, RunStatus, SecretText, StartMessage,
+    TenantId, TriggerInput, TriggerKind, WakeMessage, Workflow, WorkflowId,
 };
+use tidegate_platform::blobs::UploadLink;
 use tidegate_platform::blobs::folder::FolderBlobs;
 use tidegate_platform::key_service::KeyContext;
 use tidegate_platform::key_service::key_file::KeyFile;
 use tidegate_platform::queue::{EmbeddedQueue, EmbeddedSettings, OutgoingMessage, Queue, Receipt, ReceivedMessage};
-use tidegate_platform::scheduler::{Scheduler, Timer};
+use tidegate_platform::scheduler::{Scheduler, Timer, TimerPage, When};
 use tidegate_platform::{Blobs, Clock, Envelope, Ids, PortError};
 use tidegate_store::embedded::{self, Embedded, Faults, Location};
 use tidegate_store::{Store, StoredRun};
@@ -190,6 +191,8 @@ impl World {
             version: 1,
             revision: 1,
             connections: Vec::new(),
+            verification: None,
+            listening_until: None,
             trigger: definition.trigger.clone(),
             created_at: now,
             updated_at: now,
@@ -200,7 +203,7 @@ impl World {
 
     /// Stores the tenant; without it no connection can be opened.
     pub(crate) async fn make_tenant(&self) {
-        let context = KeyContext { tenant: self.tenant.to_string(), purpose: "connections".to_owned() };
+        let context = KeyContext::connections(self.tenant);
         let mut account = Account::new(&self.ids, "owner@example.com");
         (account.tenant.id, account.owner.tenant) = (self.tenant, self.tenant);
         account.tenant.data_keys[0].wrapped = self.envelope.new_data_key(&context).await.unwrap();
@@ -216,6 +219,7 @@ impl World {
             trigger: TriggerInput {
                 kind: TriggerKind::Webhook,
                 content_type: Some("application/json".to_owned()),
+                request: None,
                 body: Payload::Inline(json!({"n": 1})),
                 parameters: Map::new(),
             },
@@ -317,6 +321,12 @@ pub(crate) fn wake(row: &RunRow, wake: u32) -> Message {
     Message::Wake(WakeMessage { run_id: row.id, tenant_id: row.tenant, wake })
 }
 
+/// Each minute from a minute on.
+pub(crate) fn every_minute(world: &World) -> When {
+    let first = world.clock.now().checked_add(Duration::from_secs(60)).unwrap();
+    When::Recurring(Box::new(Recurrence::every("1m".parse().unwrap(), first)))
+}
+
 pub(crate) fn seconds_until(at: Timestamp, clock: &Clock) -> i64 {
     at.as_second() - clock.now().as_second()
 }
@@ -366,6 +376,10 @@ impl<P: Scheduler> Scheduler for Mortal<P> {
         self.life.write()?;
         self.port.delete(tenant, name).await
     }
+
+    async fn list(&self, cursor: Option<&str>) -> Result<TimerPage, PortError> {
+        self.port.list(cursor).await
+    }
 }
 
 #[async_trait]
@@ -379,12 +393,31 @@ impl<P: Blobs> Blobs for Mortal<P> {
         self.port.get(key).await
     }
 
+    async fn get_up_to(&self, key: &str, max_bytes: u64) -> Result<Option<Bytes>, PortError> {
+        self.port.get_up_to(key, max_bytes).await
+    }
+
     async fn size(&self, key: &str) -> Result<Option<u64>, PortError> {
         self.port.size(key).await
     }
 
     async fn link(&self, key: &str, expires_in: Duration, filename: &str) -> Result<String, PortError> {
         self.port.link(key, expires_in, filename).await
+    }
+
+    async fn upload_link(
+        &self,
+        key: &str,
+        expires_in: Duration,
+        bytes: u64,
+        content_type: &str,
+    ) -> Result<UploadLink, PortError> {
+        self.port.upload_link(key, expires_in, bytes, content_type).await
+    }
+
+    async fn copy(&self, from: &str, to: &str) -> Result<bool, PortError> {
+        self.life.write()?;
+        self.port.copy(from, to).await
     }
 
     async fn rename(&self, from: &str, to: &str) -> Result<(), PortError> {
