@@ -23,6 +23,7 @@ UNKNOWN_KEY = ""
 
 def apply():
     schedules_send_to_queues()
+    schedules_are_listed_in_pages()
     http_apis_have_bodies()
     tables_have_expiry_and_recovery()
     alarms_may_compute()
@@ -47,6 +48,22 @@ def schedules_send_to_queues():
 
     eventbridge._invoke_target = invoke_target
     scheduler._SCHEDULE_TICK_INTERVAL = 1
+
+
+def schedules_are_listed_in_pages():
+    """ListSchedules: NextToken."""
+    list_schedules = scheduler._list_schedules
+
+    def page(query):
+        size, start = int(query.get("MaxResults", 100)), int(query.get("NextToken", 0))
+        status, headers, body = list_schedules({**query, "MaxResults": str(1_000_000)})
+        schedules = json.loads(body)["Schedules"]
+        listed = {"Schedules": schedules[start : start + size]}
+        if start + size < len(schedules):
+            listed["NextToken"] = str(start + size)
+        return status, headers, json.dumps(listed).encode()
+
+    scheduler._list_schedules = page
 
 
 def http_apis_have_bodies():
@@ -280,6 +297,10 @@ def policies_see_schedule_groups():
     def schedule_arn(service, method, path, headers, body, query_params, region, account_id):
         arn = resource_arn(service, method, path, headers, body, query_params, region, account_id)
         group = parsed(body).get("GroupName") if service == "scheduler" else None
+        if service == "scheduler" and method == "GET" and path.rstrip("/") == "/schedules":
+            group = query_params.get("ScheduleGroup")
+            group = group[0] if isinstance(group, list) else group
+            return f"arn:aws:scheduler:{region}:{account_id}:schedule/{group or '*'}/*"
         if service == "scheduler" and not group:
             group = query_params.get("groupName")
             group = group[0] if isinstance(group, list) else group

@@ -127,7 +127,7 @@ impl World {
 
     async fn make_tenant(&self, ids: &Ids, clock: &Clock) -> anyhow::Result<()> {
         let envelope = self.envelope(clock);
-        let context = KeyContext { tenant: self.tenant.to_string(), purpose: "connections".to_owned() };
+        let context = KeyContext::connections(self.tenant);
         let data_key = envelope.new_data_key(&context).await?;
         let secret = json!({"token": "0123456789abcdef0123456789abcdef"}).to_string();
         let token = SecretText::read("Bearer {{ secret.token }}", |_| None)?;
@@ -234,6 +234,8 @@ impl World {
         let definition = Definition::parse(&document).map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
         let workflow = Workflow {
             connections: Vec::new(),
+            verification: None,
+            listening_until: None,
             id: Ids::new(clock.clone()).workflow(),
             tenant: self.tenant,
             name: definition.name.clone(),
@@ -447,7 +449,17 @@ impl Play<'_> {
         let (clock, ids) = (self.clock.clone(), Ids::new(self.clock.clone()));
         let (queue, blobs) = (Arc::new(self.world.aws.queue()), Arc::new(self.world.aws.blobs()));
         let limiter = RateLimiter::new(store.clone(), clock.clone(), Limits::default());
-        let deps = tidegate_webhooks::Deps::new(store, queue, blobs, limiter, clock, ids.clone());
+        let envelope = self.world.envelope(&self.clock);
+        let deps = tidegate_webhooks::Deps {
+            store,
+            queue,
+            blobs,
+            envelope,
+            limiter,
+            clock,
+            ids: ids.clone(),
+            public_url: None,
+        };
         tidegate_webhooks::api(deps).into_router(ids)
     }
 
