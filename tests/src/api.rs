@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use reqwest::{Client, Method, Response};
+use reqwest::{Body, Client, Method, Response};
 use serde_json::{Value, json};
 
 use crate::until;
@@ -124,9 +124,9 @@ impl Api {
     ///
     /// # Errors
     /// It isn't there.
-    pub async fn download(&self, url: &str) -> anyhow::Result<String> {
+    pub async fn download(&self, url: &str) -> anyhow::Result<Vec<u8>> {
         let response = self.client.get(url).send().await.context("download")?.error_for_status()?;
-        Ok(response.text().await?)
+        Ok(response.bytes().await?.into())
     }
 
     /// Creates a workflow that a webhook starts; its id.
@@ -162,6 +162,28 @@ impl Api {
             bail!("the webhook answered {answer}");
         }
         Ok(text(&answer, "/run_id")?.to_owned())
+    }
+
+    /// Any request, without a token, to a path of the API or an address of another's; the answer's status and its JSON or text.
+    ///
+    /// # Errors
+    /// There was no answer.
+    pub async fn send(
+        &self,
+        method: Method,
+        to: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> anyhow::Result<(u16, Value)> {
+        let url = if to.starts_with('/') { format!("{}{to}", self.base_url) } else { to.to_owned() };
+        let mut request = self.client.request(method.clone(), url).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let response = request.send().await.with_context(|| format!("{method} {to}"))?;
+        let status = response.status().as_u16();
+        let text = response.text().await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::String(text))))
     }
 
     /// Waits until a run is final; its whole record.

@@ -2,9 +2,11 @@
 //! `tidegate` binary itself (starting it, killing it) is in `local/tests/`, where Cargo builds that binary first.
 
 mod api;
+pub mod png;
 pub mod scenario;
 mod server;
 mod sink;
+pub mod triggers;
 mod wait;
 
 pub use api::Api;

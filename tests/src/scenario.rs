@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use crate::api::text;
 use crate::{Api, GITHUB_PUSH, Received, SHOPIFY_ORDER, SLACK_COMMAND, STRIPE_EVENT, Sink, until};
 
-const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 /// Short enough for a worker whose own time is 15 s.
-const STEP_TIMEOUT_MS: u32 = 5_000;
+pub(crate) const STEP_TIMEOUT_MS: u32 = 5_000;
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
 /// A greeting goes to Slack: connect, make a workflow, post to its webhook, read the run.
@@ -232,13 +232,13 @@ fn slack_step(connection: &str, text: &str) -> Value {
     }])
 }
 
-async fn succeeded(api: &Api, run: &str) -> anyhow::Result<Value> {
+pub(crate) async fn succeeded(api: &Api, run: &str) -> anyhow::Result<Value> {
     let record = api.finished_run(run, DEADLINE).await?;
     ensure!(record["status"] == "succeeded", "the run ended as {record}");
     Ok(record)
 }
 
-fn only_call(sink: &Sink, path: &str) -> anyhow::Result<Received> {
+pub(crate) fn only_call(sink: &Sink, path: &str) -> anyhow::Result<Received> {
     let mut calls = sink.received_at(path);
     ensure!(calls.len() == 1, "{} calls of {path}", calls.len());
     calls.pop().context("no call")
@@ -320,7 +320,7 @@ async fn approval_workflows(api: &Api, sink: &Sink) -> anyhow::Result<(String, S
     Ok((asking, calling))
 }
 
-fn id_of(document: &Value) -> anyhow::Result<String> {
+pub(crate) fn id_of(document: &Value) -> anyhow::Result<String> {
     document["id"].as_str().map(str::to_owned).with_context(|| format!("no id in {document}"))
 }
 
@@ -417,6 +417,6 @@ pub async fn connectors(api: &Api, sink: &Sink) -> anyhow::Result<()> {
         "{sent}"
     );
     let link = text(&record["steps"][2], "/output/url")?;
-    ensure!(api.download(link).await? == "a,b\n1,2\n", "the link {link}");
+    ensure!(api.download(link).await? == b"a,b\n1,2\n", "the link {link}");
     Ok(())
 }

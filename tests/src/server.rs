@@ -73,6 +73,16 @@ impl Server {
         self.child.id().context("the process has ended")
     }
 
+    /// The most memory that it has had so far, in bytes (Linux).
+    ///
+    /// # Errors
+    /// The process has ended.
+    pub fn peak_memory(&self) -> anyhow::Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?))?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix("kB"));
+        Ok(peak.context("the kernel doesn't tell the peak memory")?.trim().parse::<u64>()? * 1024)
+    }
+
     /// Sends it a signal by its short name, such as `TERM`.
     ///
     /// # Errors

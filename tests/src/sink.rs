@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, Method, Uri};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -69,7 +69,7 @@ impl Sink {
             answer_after,
         });
         let address = listener.local_addr()?;
-        let router = Router::new().fallback(receive).with_state(shared.clone());
+        let router = Router::new().fallback(receive).layer(DefaultBodyLimit::disable()).with_state(shared.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await });
         Ok(Self { address, shared, server })
     }

@@ -36,7 +36,14 @@ const PUBLIC: &[&str] = &[
     "GET /api/oauth/callback",
     "GET /api/schemas/connector",
     "GET /api/schemas/workflow",
+    "DELETE /api/webhooks/{id}",
+    "GET /api/webhooks/{id}",
+    "OPTIONS /api/webhooks/{id}",
+    "PATCH /api/webhooks/{id}",
     "POST /api/webhooks/{id}",
+    "POST /api/webhooks/{id}/uploads",
+    "POST /api/webhooks/{id}/uploads/{token}",
+    "PUT /api/webhooks/{id}",
     "GET /docs/errors/{code}",
     "GET /q/health",
     "GET /q/health/live",
@@ -101,14 +108,16 @@ async fn whole_api(world: &World) -> Api {
         ids: ids.clone(),
         settings: tidegate_workflows::Settings { public_url: Some("https://flows.example.com".to_owned()) },
     };
-    let webhooks = tidegate_webhooks::Deps::new(
-        world.store_of("webhooks"),
-        Arc::new(world.queue.clone()),
-        world.blobs.clone(),
-        world.limiter_of("webhooks", Limits::default()),
-        clock.clone(),
-        ids.clone(),
-    );
+    let webhooks = tidegate_webhooks::Deps {
+        store: world.store_of("webhooks"),
+        queue: Arc::new(world.queue.clone()),
+        blobs: world.blobs.clone(),
+        envelope: world.envelope.clone(),
+        limiter: world.limiter_of("webhooks", Limits::default()),
+        clock: clock.clone(),
+        ids: ids.clone(),
+        public_url: Some("https://flows.example.com".to_owned()),
+    };
     let runs = tidegate_runs::Deps {
         store: world.store_of("runs"),
         blobs: world.blobs.clone(),
@@ -213,6 +222,7 @@ impl Cast {
             trigger: TriggerInput {
                 kind: TriggerKind::Webhook,
                 content_type: None,
+                request: None,
                 body: Payload::Inline(json!({})),
                 parameters: serde_json::Map::new(),
             },
@@ -302,6 +312,7 @@ impl Cast {
         let body = match name.as_str() {
             name if name.starts_with("GET ") => Value::Null,
             "POST /api/workflows" | "PUT /api/workflows/{id}" => definition(),
+            "PUT /api/workflows/{id}/listen" => Value::Null,
             "PUT /api/workflows/{id}/toggle" | "POST /api/workflows/{id}/trigger" => json!({}),
             "POST /api/connections" | "POST /api/credentials" => connection,
             "PATCH /api/connections/{id}" => json!({"name": "d"}),

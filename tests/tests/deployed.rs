@@ -11,7 +11,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 use serde_json::{Value, json};
-use tidegate_scenarios::{Api, Sink, scenario, until};
+use tidegate_scenarios::{Api, Sink, scenario, triggers, until};
 use tidegate_testing::emulator;
 
 /// A killed worker's message comes back after 45 s.
@@ -117,6 +117,23 @@ async fn vendors_deliveries_start_workflows() {
 }
 
 #[tokio::test]
+async fn a_thousand_deliveries_of_a_hundred_ids_are_a_hundred_runs() {
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    triggers::deliveries(&Stack::new().api().await, &sink).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_file_is_uploaded_processed_stored_and_told_of() {
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    triggers::uploads(&Stack::new().api().await, &sink).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_webhook_answers_with_its_runs_output() {
+    triggers::answers(&Stack::new().api().await).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_account_is_still_there_and_the_installation_describes_itself() {
     let stack = Stack::new();
     let api = stack.api().await;
@@ -191,6 +208,79 @@ async fn a_schedule_is_made_as_aws_documents_it_and_fires() {
     assert_eq!(gone.code(), Some("ResourceNotFoundException"));
 }
 
+/// Whether a schedule of the stack's group exists.
+async fn is_there(scheduler: &aws_sdk_scheduler::Client, group: &str, name: &str) -> bool {
+    match scheduler.get_schedule().group_name(group).name(name).send().await {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.code(), Some("ResourceNotFoundException"));
+            false
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_expression_fires_until_it_is_switched_off_and_what_is_left_behind_is_removed() {
+    let stack = Stack::new();
+    let api = stack.api().await;
+    let sink = Sink::start(Duration::ZERO).await.unwrap();
+    let request = json!({"method": "POST", "url": sink.url("/cron"), "json": {"at": "{{scheduled_time}}"}});
+    let workflow = json!({
+        "name": "Each minute",
+        "trigger": {"type": "schedule", "cron": "* * * * *", "timezone": "Europe/Berlin", "end": "2090-01-01T00:00:00Z"},
+        "steps": [{"id": "call", "uses": "http.request", "with": request, "timeout_ms": 5_000}],
+    });
+    let made = api.post("/api/workflows", workflow).await.unwrap();
+    let id = made["id"].as_str().unwrap();
+    let next: Vec<jiff::Timestamp> = serde_json::from_value(made["next_firings"].clone()).unwrap();
+    assert_eq!(next.len(), 5, "{made}");
+    assert!(next.iter().all(|at| at.as_second() % 60 == 0), "{next:?}");
+
+    let scheduler = aws_sdk_scheduler::Client::new(&emulator::sdk_config());
+    let group = stack.output("ScheduleGroup");
+    let listed = scheduler.list_schedules().group_name(group).send().await.unwrap().schedules;
+    let name = listed.iter().filter_map(|schedule| schedule.name()).find(|name| name.ends_with(id)).unwrap();
+    let schedule = scheduler.get_schedule().group_name(group).name(name).send().await.unwrap();
+    assert_eq!(schedule.schedule_expression(), Some("cron(* * * * ? *)"));
+    assert_eq!(schedule.schedule_expression_timezone(), Some("Europe/Berlin"));
+    // Half a minute after the last firing.
+    let last: jiff::Timestamp = "2089-12-31T23:59:30Z".parse().unwrap();
+    assert_eq!(schedule.end_date().map(|end| end.secs()), Some(last.as_second()));
+
+    let path = format!("/api/runs?workflow_id={id}&status=succeeded");
+    let ran = until("the expression's first run", DEADLINE, async || {
+        let runs = api.get(&path).await?;
+        Ok(runs["items"].get(0).cloned())
+    });
+    assert_eq!(ran.await.unwrap()["trigger"], "schedule");
+
+    let toggle = format!("/api/workflows/{id}/toggle");
+    api.put(&toggle, "*", json!({"active": false})).await.unwrap();
+    assert!(!is_there(&scheduler, group, name).await, "a workflow that is switched off has no schedule");
+    assert_eq!(api.get(&format!("/api/workflows/{id}")).await.unwrap()["next_firings"], Value::Null);
+
+    // As a function leaves it that dies between two writes.
+    let left = scheduler.create_schedule().group_name(group).name(name).schedule_expression("rate(365 days)");
+    let window = schedule.flexible_time_window().unwrap().clone();
+    left.flexible_time_window(window).target(schedule.target().unwrap().clone()).send().await.unwrap();
+    let queue = aws_sdk_sqs::Client::new(&emulator::sdk_config());
+    let message = queue.send_message().queue_url(stack.output("RunQueueUrl")).message_body(r#"{"kind":"reconcile"}"#);
+    message.send().await.unwrap();
+    let removed = until("the schedule that was left behind to be removed", DEADLINE, async || {
+        Ok((!is_there(&scheduler, group, name).await).then_some(()))
+    });
+    removed.await.unwrap();
+
+    let daily = scheduler.get_schedule().group_name(group).name("reconcile").send().await.unwrap();
+    assert_eq!(daily.schedule_expression(), Some("rate(1 day)"));
+    let input: Value = serde_json::from_str(daily.target().unwrap().input().unwrap()).unwrap();
+    assert_eq!(input["QueueUrl"], stack.output("RunQueueUrl"));
+    assert_eq!(
+        serde_json::from_str::<Value>(input["MessageBody"].as_str().unwrap()).unwrap(),
+        json!({"kind": "reconcile"})
+    );
+}
+
 /// The queue delivers at least once; the row's conditional write makes it one run.
 #[tokio::test]
 async fn a_message_that_is_delivered_twice_is_one_run() {
@@ -245,13 +335,20 @@ async fn a_function_is_refused_what_it_does_not_need() {
     let sessions = of("ses", &me["user"]["id"]);
     let (connection, workflow) = (of("conn", &connection), of("wf", &workflow));
     let run = format!("{}#0", of("run", &me["tenant"]["id"]));
+    let journal = run.replacen("run", "journal", 1);
     let (config, history) = ("ConfigTable", "HistoryTable");
     // What a function may read, and what it may not.
     let cases = [
         (
             "WebhooksFunction",
             (config, &workflow),
-            vec![(config, &connection), (config, &user), (config, &credentials), (config, &sessions), (history, &run)],
+            vec![
+                (config, &connection),
+                (config, &user),
+                (config, &credentials),
+                (config, &sessions),
+                (history, &journal),
+            ],
         ),
         ("AuthFunction", (config, &credentials), vec![(history, &run), (config, &connection), (config, &workflow)]),
         ("WorkerFunction", (config, &connection), vec![(config, &user), (config, &credentials), (config, &sessions)]),
