@@ -39,6 +39,8 @@ const PUBLIC: &[&str] = &[
     "DELETE /api/webhooks/{id}",
     "GET /api/webhooks/{id}",
     "OPTIONS /api/webhooks/{id}",
+    "OPTIONS /api/webhooks/{id}/uploads",
+    "OPTIONS /api/webhooks/{id}/uploads/{token}",
     "PATCH /api/webhooks/{id}",
     "POST /api/webhooks/{id}",
     "POST /api/webhooks/{id}/uploads",
